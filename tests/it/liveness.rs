@@ -189,25 +189,65 @@ fn what_should_go_later_holds_up_nothing_whether_in_memory_or_on_disk() {
 
 #[test]
 fn what_was_given_back_for_later_holds_up_nothing() {
-    let directory = TempDir::new().expect("a directory");
-    let daemon = start(&directory, json!({"queueEvents": 10}));
-    let publisher = daemon.publisher();
-    let worker = Worker::join(&daemon, 1);
-    for n in 0..30 {
-        publish(&publisher, "Order", &n.to_string());
-        let (id, _, data) = worker.receive();
-        assert_eq!(data, n.to_string());
-        worker.say("NAK", &format!("{id} {HOUR_MS}"));
+    for billing in [
+        json!({"queueEvents": 10}),
+        json!({"queueEvents": 10, "orderBy": "subject"}),
+    ] {
+        let directory = TempDir::new().expect("a directory");
+        let daemon = start(&directory, billing);
+        let publisher = daemon.publisher();
+        let put = |n: usize| publish(&publisher, &format!("Order.{n}"), &n.to_string());
+        let worker = Worker::join(&daemon, 1);
+        for n in 0..30 {
+            put(n);
+            let (id, _, data) = worker.receive();
+            assert_eq!(data, n.to_string());
+            worker.say("NAK", &format!("{id} {HOUR_MS}"));
+        }
+        // Most of those are on disk alone.
+        (30..60).for_each(put);
+        let expected: Vec<_> = (30..60).map(|n| n.to_string()).collect();
+        assert_eq!(worker.work(30), expected);
+        assert_eq!(counters(&daemon).queued, 30);
     }
-    // They come when their time does, though most are on disk alone.
-    for n in 30..60 {
-        publish(&publisher, "Order", &n.to_string());
+}
+
+#[test]
+fn keys_whose_first_is_tried_again_go_on_though_memory_is_small_and_over_a_restart() {
+    const KEYS: usize = 6;
+    for is_killed in [false, true] {
+        let directory = TempDir::new().expect("a directory");
+        let billing = json!({"queueEvents": 4, "orderBy": "subject"});
+        let mut daemon = start(&directory, billing.clone());
+        let worker = Worker::join(&daemon, 1);
+        let publisher = daemon.publisher();
+        let put = |key: usize, n: usize| {
+            publish(&publisher, &format!("Order.{key}"), &format!("{key} {n}"));
+        };
+        for key in 0..KEYS {
+            put(key, 0);
+            let (id, _, data) = worker.receive();
+            assert_eq!(data, format!("{key} 0"));
+            worker.say("NAK", &format!("{id} 700"));
+        }
+        // All of memory is theirs who wait for these.
+        (0..KEYS * 3).for_each(|n| put(n % KEYS, 1 + n / KEYS));
+        daemon.wait_for_service("Billing", "all on disk", |found| {
+            disk_of(found).pending_events == 0 && found.counters.queued == KEYS as u64 * 4
+        });
+        drop(worker);
+        if is_killed {
+            daemon.kill();
+            daemon = start(&directory, billing);
+        }
+        let mut done = Worker::join(&daemon, 3).work(KEYS as u64 * 4);
+        // The order of each key.
+        done.sort_by_key(|data| data.split(' ').next().map(str::to_owned));
+        let expected: Vec<_> = (0..KEYS * 4)
+            .map(|n| format!("{} {}", n / 4, n % 4))
+            .collect();
+        assert_eq!(done, expected);
     }
-    assert_eq!(
-        worker.work(30),
-        (30..60).map(|n| n.to_string()).collect::<Vec<_>>()
-    );
-    assert_eq!(counters(&daemon).queued, 30);
 }
 
 #[test]

@@ -349,7 +349,7 @@ impl Service {
             true => self.queue.ready() as u64,
             false => 0,
         };
-        let has_room = |spill: &&Spill| in_memory > 0 || spill.has_room_in(&self.queue);
+        let has_room = |spill: &&Spill| in_memory > 0 || spill.may_read_into(&self.queue);
         let spill = self.spill.as_ref().filter(has_room);
         let alone = self.queue.has_next_alone(now) && self.workers.any_for_one_alone();
         in_memory + spill.map_or(0, Spill::due) + u64::from(alone)
@@ -495,7 +495,7 @@ impl Service {
     pub fn handle_timeout(&mut self, now: Instant, chance: impl FnMut() -> f64) -> Aftermath {
         let mut outcome = self.queue.handle_timeout(now, chance);
         if let Some(spill) = &mut self.spill {
-            let expired = spill.handle_timeout(now);
+            let expired = spill.handle_timeout(now, &mut self.queue);
             outcome.expired.events += expired.events;
             outcome.expired.seqs.extend(expired.seqs);
         }

@@ -70,8 +70,9 @@ enum HandingOut {
 /// has room and nothing before it is on disk alone; else its body is forgotten, and it is on disk alone
 /// until it is read again: in the order of the queue when few events of the backlog may go, or, if it
 /// has to wait for a time, when that has come. What waits for a time, in the backlog too, makes room for
-/// what may go. So memory is bounded but for some 100 bytes for each event with a time, and nothing that
-/// may go waits behind what may not.
+/// what may go. So memory is bounded but for some 100 bytes for each event with a time, and as many more if
+/// others with its key wait for it; and nothing that may go waits behind what may not, unless memory is full
+/// of events that wait for their keys. Even then those are read for which they wait, one by one.
 ///
 /// [`handle_timeout`](Self::handle_timeout) and [`wants`](Self::wants) should be called after each
 /// change, and when [`poll_timeout`](Self::poll_timeout) says so.
@@ -225,17 +226,35 @@ impl Spill {
                 return false;
             };
             let Some(seq) = later.seq else { return false };
-            let times = Times {
-                not_before: Some(due),
-                ..Times::of(&later)
-            };
-            self.timed.add(seq, times);
+            self.park(seq, &later, due);
         }
         true
     }
 
+    /// The event waits for its time on disk.
+    fn park(&mut self, seq: Seq, item: &Item, due: Instant) {
+        let times = Times {
+            not_before: Some(due),
+            ..Times::of(item)
+        };
+        self.timed.remove(seq);
+        self.timed.add(seq, times);
+    }
+
+    /// Whether the backlog takes an event from disk: it has room, or only what others there wait for can
+    /// make some.
+    pub fn may_read_into(&self, backlog: &Backlog) -> bool {
+        self.has_room_in(backlog) || self.needed_by(backlog).is_some()
+    }
+
+    /// An event without which those in the backlog can't go on.
+    fn needed_by(&self, backlog: &Backlog) -> Option<Seq> {
+        let awaited = self.timed.first_awaited();
+        awaited.filter(|_| backlog.ready() == 0)
+    }
+
     /// Whether the backlog has room for the next event from disk, as far as its size is known.
-    pub fn has_room_in(&self, backlog: &Backlog) -> bool {
+    fn has_room_in(&self, backlog: &Backlog) -> bool {
         // Fewer may wait since then; what is larger than all of it is dropped when it is read.
         let lacks_bytes = self.lacks_bytes.min(backlog.limits().bytes_max);
         backlog.any_waits_for_time() || backlog.has_bytes(lacks_bytes)
@@ -243,12 +262,14 @@ impl Spill {
 
     /// What to read: if few events of the backlog may go, it has room, and the last reading is done.
     pub fn wants(&mut self, backlog: &Backlog) -> Option<Wanted> {
-        let has_enough = backlog.ready() >= LOW_EVENTS || !self.has_room_in(backlog);
-        if self.reading.is_some() || has_enough {
+        if self.reading.is_some() || backlog.ready() >= LOW_EVENTS {
             return None;
         }
         let bytes_max = READ_BYTES;
-        let seqs: Vec<_> = self.timed.ready().take(READ_EVENTS).collect();
+        let seqs: Vec<_> = match self.has_room_in(backlog) {
+            true => self.timed.ready().take(READ_EVENTS).collect(),
+            false => vec![self.needed_by(backlog)?],
+        };
         if !seqs.is_empty() {
             self.reading = Some(Reading::These(seqs.clone()));
             return Some(Wanted::These { seqs, bytes_max });
@@ -320,6 +341,7 @@ impl Spill {
             .filter(|seq| last.is_none_or(|last| **seq < last));
         for seq in missing.filter(|seq| !found.contains(seq)) {
             loss.missing += u64::from(self.timed.remove(*seq).is_some());
+            backlog.give_up_turn(*seq);
         }
     }
 
@@ -331,13 +353,22 @@ impl Spill {
         }
         if !backlog.fits(&item) {
             self.timed.remove(seq);
+            backlog.give_up_turn(seq);
             lost.add(&item);
             return true;
         }
         item.given_before = seq < self.given_below && item.attempt == 0;
         if !self.make_room(&item, backlog) {
-            self.lacks_bytes = item.cost();
-            return false;
+            if let Some(due) = item.not_before {
+                // It goes later than all that could make way, or nothing can.
+                backlog.keep_turn(&item);
+                self.park(seq, &item, due);
+                return true;
+            }
+            if !self.timed.is_awaited(seq) || backlog.ready() > 0 {
+                self.lacks_bytes = item.cost();
+                return false;
+            }
         }
         self.lacks_bytes = 0;
         self.timed.remove(seq);
@@ -365,14 +396,14 @@ impl Spill {
     }
 
     /// These were given up on the disk, or are damaged there; how many of them were on it alone.
-    pub fn gave_up(&mut self, seqs: impl IntoIterator<Item = Seq>) -> u64 {
+    pub fn gave_up(&mut self, seqs: impl IntoIterator<Item = Seq>, backlog: &mut Backlog) -> u64 {
         seqs.into_iter()
-            .map(|seq| u64::from(!self.done.remove(&seq) && self.leave_disk(seq)))
+            .map(|seq| u64::from(!self.done.remove(&seq) && self.leave_disk(seq, backlog)))
             .sum()
     }
 
     /// The event leaves the disk; whether it was there alone.
-    fn leave_disk(&mut self, seq: Seq) -> bool {
+    fn leave_disk(&mut self, seq: Seq, backlog: &mut Backlog) -> bool {
         let is_parked = self.timed.is_parked(seq);
         let is_in_order = self.from.is_some_and(|from| seq >= from)
             && self.in_order > 0
@@ -381,6 +412,7 @@ impl Spill {
             return false;
         }
         self.timed.remove(seq);
+        backlog.give_up_turn(seq);
         // It may be the one that lacked them.
         self.lacks_bytes = 0;
         if self.reading.is_some() {
@@ -395,10 +427,10 @@ impl Spill {
 
     /// Does what the time asks for: what is past its end leaves, and is to be settled; what should not go
     /// before now is to be read.
-    pub fn handle_timeout(&mut self, now: Instant) -> Lost {
+    pub fn handle_timeout(&mut self, now: Instant, backlog: &mut Backlog) -> Lost {
         let mut expired = Lost::default();
         while let Some(seq) = self.timed.ended(now) {
-            if !self.leave_disk(seq) {
+            if !self.leave_disk(seq, backlog) {
                 // It would be found again and again.
                 self.timed.remove(seq);
                 continue;

@@ -249,7 +249,7 @@ impl<R> Queues<R> {
         let before = service.account.dropped;
         let waited = service.queue.give_up(&seqs, reason).events;
         let spill = service.spill.as_mut();
-        let on_disk = spill.map_or(0, |spill| spill.gave_up(seqs));
+        let on_disk = spill.map_or(0, |spill| spill.gave_up(seqs, &mut service.queue));
         service.account.dropped.add(reason, waited + on_disk);
         self.effects.push_back(Effect::Dispatch(key));
         self.note_dropped(key, before);

@@ -188,10 +188,21 @@ impl Backlog {
         self.waiting.take_seq(seq)
     }
 
-    /// Takes the event that waits for the latest time of all, but for those behind which others of their
-    /// key wait, and that time: it waits elsewhere, so that others have room.
+    /// Takes the event that waits for the latest time of all, and that time: it waits elsewhere, so that
+    /// others have room. Those of its key for which it was their turn to wait wait on, until it is
+    /// [pushed](Self::push) again, or will [never](Self::give_up_turn) be.
     pub fn take_latest_due(&mut self) -> Option<(Instant, Item)> {
         self.waiting.take_latest_due()
+    }
+
+    /// The event has a time to wait for, and does so elsewhere, as one that is [taken](Self::take_latest_due).
+    pub fn keep_turn(&mut self, item: &Item) {
+        self.waiting.keep_turn(item);
+    }
+
+    /// The event that waited elsewhere is gone.
+    pub fn give_up_turn(&mut self, seq: Seq) {
+        self.waiting.give_up_turn_of(seq);
     }
 
     /// Whether there is one to [take](Self::take_latest_due).

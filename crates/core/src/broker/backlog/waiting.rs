@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
-use super::item::{ClockChange, Item, Late, Position};
+use super::item::{ClockChange, Item, Late, OrderKey, Position};
 use super::keys::{Change, End, Keys};
 use super::line::Line;
 use super::plain::Plain;
@@ -42,8 +42,8 @@ pub(super) struct Waiting {
     /// How often an event may be tried.
     deliveries_max: u32,
     due: BTreeSet<(Instant, Position)>,
-    /// Those of them for which no other of their key waits: they can make way for others.
-    evictable: BTreeSet<(Instant, Position)>,
+    /// Those that wait for their time elsewhere, and hold up the others of their key until then.
+    away: BTreeMap<Position, OrderKey>,
     ends: BTreeSet<(Instant, Position)>,
     late: BTreeMap<Late, Position>,
     keys: Keys,
@@ -51,6 +51,11 @@ pub(super) struct Waiting {
     back: Position,
     front: Position,
     bytes: usize,
+}
+
+/// Where the item of a durable log with this sequence number stands.
+fn position_of(seq: Seq) -> Position {
+    Position::try_from(seq.0).unwrap_or(Position::MAX)
 }
 
 impl Waiting {
@@ -88,9 +93,10 @@ impl Waiting {
     /// Adds an item behind all others; one that has a sequence number, behind those with lower ones.
     pub(super) fn push_back(&mut self, mut item: Item) {
         item.position = match item.seq {
-            Some(seq) => Position::try_from(seq.0).unwrap_or(Position::MAX),
+            Some(seq) => position_of(seq),
             None => self.back + 1,
         };
+        self.give_up_turn(item.position);
         self.back = self.back.max(item.position);
         self.add(item, End::Back);
     }
@@ -150,9 +156,6 @@ impl Waiting {
         let (position, key) = (item.position, item.key);
         self.bytes += item.cost();
         self.due.extend(due.map(|due| (due, position)));
-        let holds_up = key.is_some() && item.attempt > 0;
-        let evictable = due.filter(|_| !holds_up);
-        self.evictable.extend(evictable.map(|due| (due, position)));
         self.ends.extend(item.expires_at.map(|end| (end, position)));
         self.late
             .extend(item.late.as_deref().map(|late| (*late, position)));
@@ -183,10 +186,36 @@ impl Waiting {
             self.hold_up(before);
         }
         if let Some(after) = after
-            && self.aside[&after].due.is_none()
+            && let Some(aside) = self.aside.get(&after)
+            && aside.due.is_none()
         {
             self.let_go(after);
         }
+    }
+
+    /// The item waits for its time elsewhere. If it was tried before, others of its key wait for it.
+    pub(super) fn keep_turn(&mut self, item: &Item) {
+        if let (Some(seq), Some(key)) = (item.seq, item.key)
+            && item.attempt > 0
+        {
+            let position = position_of(seq);
+            self.away.insert(position, key);
+            let change = self.keys.put_aside(key, position);
+            self.turned(change);
+        }
+    }
+
+    /// It is not elsewhere any more: it comes back, or never will.
+    fn give_up_turn(&mut self, position: Position) {
+        if let Some(key) = self.away.remove(&position) {
+            let change = self.keys.take_aside(key, position, false);
+            self.turned(change);
+        }
+    }
+
+    /// The item with this sequence number will never come back from elsewhere.
+    pub(super) fn give_up_turn_of(&mut self, seq: Seq) {
+        self.give_up_turn(position_of(seq));
     }
 
     /// Of those aside, the first that is not past its end.
@@ -245,20 +274,21 @@ impl Waiting {
 
     /// Takes the item with this sequence number in a durable log, if it waits.
     pub(super) fn take_seq(&mut self, seq: Seq) -> Option<Item> {
-        let position = Position::try_from(seq.0).ok()?;
-        self.take(position)
+        self.take(position_of(seq))
     }
 
-    /// Takes the item that waits for the latest time of all, but for those behind which others of their key
-    /// wait; and that time.
+    /// Takes the item that waits for the latest time of all, and that time. It [keeps](Self::keep_turn) its
+    /// turn.
     pub(super) fn take_latest_due(&mut self) -> Option<(Instant, Item)> {
-        let (due, position) = *self.evictable.last()?;
-        Some((due, self.take(position)?))
+        let (due, position) = *self.due.last()?;
+        let item = self.take(position)?;
+        self.keep_turn(&item);
+        Some((due, item))
     }
 
     /// When the one goes that [`take_latest_due`](Self::take_latest_due) would take.
     pub(super) fn latest_due(&self) -> Option<Instant> {
-        self.evictable.last().map(|(due, _)| *due)
+        self.due.last().map(|(due, _)| *due)
     }
 
     /// How many items may go now, but for those that go alone. Of those past their end some are counted, too.
@@ -359,7 +389,6 @@ impl Waiting {
         self.hold_up(position);
         if let Some(due) = aside.due {
             self.due.remove(&(due, position));
-            self.evictable.remove(&(due, position));
         }
         if let Some(end) = aside.item.expires_at {
             self.ends.remove(&(end, position));
@@ -380,7 +409,6 @@ impl Waiting {
     pub(super) fn wake_due(&mut self, now: Instant) {
         while let Some((due, position)) = self.due.first().copied().filter(|(due, _)| *due <= now) {
             self.due.remove(&(due, position));
-            self.evictable.remove(&(due, position));
             let Some(aside) = self.aside.get_mut(&position) else {
                 continue;
             };

@@ -15,6 +15,8 @@ pub struct Times {
     pub expires_at: Option<Instant>,
     /// It waits at its position of the queue, as others with its key wait behind it: it is tried again.
     pub keeps_turn: bool,
+    /// It waits by its time alone, and others with its key wait in the backlog until it is there again.
+    pub is_awaited: bool,
     /// Both are times of the wall clock.
     pub by_clock: bool,
     /// When it was given to an acknowledging worker for the first time.
@@ -29,6 +31,7 @@ impl Times {
             not_before: item.not_before,
             expires_at: item.expires_at,
             keeps_turn: false,
+            is_awaited: item.key.is_some() && item.attempt > 0,
             by_clock: item.by_clock,
             first_at: item.first_at,
             attempt: item.attempt,
@@ -59,6 +62,8 @@ pub(super) struct Timed {
     parked: BTreeSet<(Instant, Seq)>,
     /// Their time has come, and they are read one by one: the queue was read beyond them.
     ready: BTreeSet<Seq>,
+    /// Those of them for which others wait.
+    awaited: BTreeSet<Seq>,
     ends: BTreeSet<(Instant, Seq)>,
 }
 
@@ -77,6 +82,7 @@ impl Timed {
     pub(super) fn remove(&mut self, seq: Seq) -> Option<Times> {
         let times = self.all.remove(&seq)?;
         self.ready.remove(&seq);
+        self.awaited.remove(&seq);
         if let Some(at) = times.parked_until() {
             self.parked.remove(&(at, seq));
         }
@@ -113,6 +119,23 @@ impl Timed {
         self.ready.iter().copied()
     }
 
+    /// The first of those for which others with their key wait.
+    pub(super) fn first_awaited(&self) -> Option<Seq> {
+        self.awaited.first().copied()
+    }
+
+    /// Whether it is one of these.
+    pub(super) fn is_awaited(&self, seq: Seq) -> bool {
+        self.awaited.contains(&seq)
+    }
+
+    fn set_ready(&mut self, seq: Seq, is_awaited: bool) {
+        self.ready.insert(seq);
+        if is_awaited {
+            self.awaited.insert(seq);
+        }
+    }
+
     pub(super) fn is_ready(&self, seq: Seq) -> bool {
         self.ready.contains(&seq)
     }
@@ -128,11 +151,13 @@ impl Timed {
     pub(super) fn wake(&mut self, now: Instant, ready: impl FnOnce(Seq) -> bool) -> Option<Seq> {
         let (at, seq) = *self.parked.first().filter(|(at, _)| *at <= now)?;
         self.parked.remove(&(at, seq));
+        let mut is_awaited = false;
         if let Some(times) = self.all.get_mut(&seq) {
             times.not_before = None;
+            is_awaited = times.is_awaited;
         }
         if ready(seq) {
-            self.ready.insert(seq);
+            self.set_ready(seq, is_awaited);
         }
         Some(seq)
     }
@@ -167,7 +192,7 @@ impl Timed {
             self.add(seq, times);
             if is_ready {
                 self.all.insert(seq, times);
-                self.ready.insert(seq);
+                self.set_ready(seq, times.is_awaited);
             }
         }
     }
