@@ -1,11 +1,13 @@
 //! Ids that publishers give to their events, and to whom each of them belongs.
 
+mod recent;
 mod shares;
 
 use std::borrow::Borrow;
 
 use bytes::Bytes;
 
+pub use recent::Recent;
 pub use shares::Shares;
 
 /// What an id with an owner begins with. No publisher can say that: an id by position has no NUL, and

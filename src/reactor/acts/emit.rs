@@ -8,7 +8,7 @@ use bytes::Bytes;
 use super::emit_answers::{Said, refused_by_engine};
 use crate::ambient::now;
 use crate::reactor::hub::Hub;
-use crate::reactor::state::emissions::{ForLater, IdLimits, Known, Reached};
+use crate::reactor::state::emissions::{ForLater, Found, IdLimits, Known, Reached};
 use crate::reactor::state::inside::{Answers, Batch, Published, Publishing, Slot};
 use crate::reactor::state::observing::is_observed;
 use crate::reactor::state::replies::{Asker, ReturnAddress};
@@ -96,21 +96,23 @@ impl Hub {
         }
         let mut before = None;
         match self.requests.emissions.known(&emission.id) {
-            Some((_, Known::Accepted(services, level))) => {
+            Some(Found::Known(Known::Accepted(services, level))) => {
                 let known = Said::accepted(*services, *level, true);
                 return self.say(&asker, &emission.id, &known);
             }
-            Some((number, Known::Pending)) => {
+            Some(Found::Pending(number)) => {
                 if let Some(ticket) = self.promise(asker) {
                     self.requests.emissions.wait_too(number, ticket);
                 }
                 return;
             }
-            Some((_, Known::Refused(why))) => {
+            Some(Found::Known(Known::Refused(why))) => {
                 let refused = refused_by_engine(why);
                 return self.say(&asker, &emission.id, &refused);
             }
-            Some((_, Known::Partial(reached, failed))) => before = Some((*reached, failed.clone())),
+            Some(Found::Known(Known::Partial(reached, failed))) => {
+                before = Some((*reached, failed.clone()));
+            }
             None => {}
         }
         let known = self.look_up(via, emission);
@@ -275,7 +277,7 @@ impl Hub {
             let limits = self.id_limits();
             self.requests
                 .emissions
-                .accept(&emission.id, number, reached, emission.level, limits);
+                .accept(&emission.id, reached, emission.level, limits);
             let level = reached.level(emission.level);
             let accepted = Said::accepted(reached.services, level, false);
             self.say(&asker, &emission.id, &accepted);
@@ -338,11 +340,11 @@ impl Hub {
             event, route, due, ..
         } = publication;
         let expires_at = emission.ttl.map(|ttl| due.unwrap_or(publication.at) + ttl);
-        let emitted = Emitted {
+        let is_told = publication.waits_for_disk || self.site.keyring.knows_names();
+        let emitted = || Emitted {
             id: Some(emission.id.clone()).filter(|id| !id.is_empty()),
             due_ms: due.and(emission.deliver_at_ms),
-            emission: (publication.waits_for_disk || self.site.keyring.knows_names())
-                .then_some(publication.number),
+            emission: is_told.then_some(publication.number),
         };
         for &key in &route.services {
             let service = &mut self.broker[key];
@@ -359,7 +361,7 @@ impl Hub {
             item.by_clock = due.is_some();
             if service.spill.is_some() {
                 self.durable
-                    .append_confirmed(service, item, emitted.clone(), &self.config);
+                    .append_confirmed(service, item, emitted(), &self.config);
                 self.keeps_more(key, 1, event.len());
                 self.peers.want_flush();
                 self.plan_timeout(key);

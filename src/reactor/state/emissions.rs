@@ -4,6 +4,7 @@ mod appending;
 
 use std::borrow::Borrow;
 use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::hash::RandomState;
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -11,7 +12,7 @@ use bytes::Bytes;
 use self::appending::Appending;
 use super::replies::Ticket;
 use event_manager_core::broker::{ClockChange, Via};
-use event_manager_core::event_id::{EventId, Shares};
+use event_manager_core::event_id::{EventId, Recent};
 use event_manager_core::queues::EmissionId;
 use event_manager_core::requests::Level;
 use event_manager_core::security::Identity;
@@ -53,17 +54,24 @@ impl Reached {
     }
 }
 
-/// What is known of an id.
+/// What became of the event with an id.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Known {
-    /// It waits for the disk.
-    Pending,
     /// It was accepted, and answered with this number of services.
     Accepted(usize, Level),
     /// These services don't have it, and all others that should do: sent again, it is for them alone.
     Partial(Reached, Vec<ServiceName>),
     /// The engine of a service never takes it, and why.
     Refused(String),
+}
+
+/// What is found of an id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Found<'a> {
+    /// Its event waits for the disk, by this emission.
+    Pending(EmissionId),
+    /// Its event has come before.
+    Known(&'a Known),
 }
 
 /// An event that waits for the disk, and so does its answer.
@@ -134,12 +142,10 @@ pub(crate) struct IdLimits {
 pub(crate) struct Emissions {
     pending: BTreeMap<EmissionId, Pending>,
     last: EmissionId,
-    /// What is known of ids, and the number of the emission from which it is.
-    known: HashMap<EventId, (EmissionId, Known)>,
-    /// The order in which ids are forgotten, unless a later emission had them too.
-    answered: BTreeMap<u64, (Instant, EmissionId, EventId)>,
-    last_answered: u64,
-    id_shares: Shares<u64>,
+    /// Of these, those with an id.
+    pending_ids: HashMap<EventId, EmissionId>,
+    /// What became of those with an id that were answered.
+    answered: Recent<Known, RandomState>,
     /// For subscribers, by their time, and whose each is.
     scheduled: BTreeMap<(Instant, EmissionId), (ForLater, Identity)>,
     /// How many of them each client has, and how many bytes.
@@ -159,46 +165,32 @@ impl Emissions {
         self.last
     }
 
-    /// What is known of an id of its owner or anybody's, and from which emission.
-    pub(crate) fn known(&self, id: &EventId) -> Option<(EmissionId, &Known)> {
-        let known = self.known.get(id).or_else(|| self.known.get(id.shared()?));
-        let (number, known) = known?;
-        Some((*number, known))
+    /// What is known of an id of its owner or anybody's.
+    pub(crate) fn known(&self, id: &EventId) -> Option<Found<'_>> {
+        self.found(id.borrow()).or_else(|| self.found(id.shared()?))
+    }
+
+    fn found(&self, id: &[u8]) -> Option<Found<'_>> {
+        // As a rule none of them is of level `disk`.
+        let pending = match self.pending_ids.is_empty() {
+            true => None,
+            false => self.pending_ids.get(id),
+        };
+        match pending {
+            Some(number) => Some(Found::Pending(*number)),
+            None => self.answered.get(id).map(Found::Known),
+        }
     }
 
     /// Forgets the ids that were answered by then.
     pub(crate) fn forget_until(&mut self, time: Instant) {
-        while let Some((place, (at, ..))) = self.answered.first_key_value()
-            && *at <= time
-        {
-            self.forget(*place);
-        }
+        self.answered.forget_until(time);
     }
 
-    fn forget(&mut self, place: u64) {
-        let Some((_, number, id)) = self.answered.remove(&place) else {
-            return;
-        };
-        self.id_shares.remove(id.borrow(), place);
-        if self.known.get(&id).is_some_and(|(last, _)| *last == number) {
-            self.known.remove(&id);
-        }
-    }
-
-    /// Keeps what became of an emission with this id, if it has one. If that is one too many, one of who
-    /// has most is forgotten.
-    fn remember(&mut self, id: &EventId, number: EmissionId, known: Known, limits: IdLimits) {
-        if id.is_empty() {
-            return;
-        }
-        self.known.insert(id.clone(), (number, known));
-        self.last_answered += 1;
-        let place = self.last_answered;
-        self.answered
-            .insert(place, (limits.now, number, id.clone()));
-        self.id_shares.add(id.borrow(), place);
-        while let Some(place) = self.id_shares.one_too_many(limits.ids_max, id.borrow()) {
-            self.forget(place);
+    /// Keeps what became of an emission with this id, if it has one.
+    fn remember(&mut self, id: &EventId, known: Known, limits: IdLimits) {
+        if !id.is_empty() {
+            self.answered.insert(id, known, limits.now, limits.ids_max);
         }
     }
 
@@ -206,16 +198,15 @@ impl Emissions {
     pub(crate) fn accept(
         &mut self,
         id: &EventId,
-        number: EmissionId,
         reached: Reached,
         asked: Level,
         limits: IdLimits,
     ) {
         if reached.is_nobody() {
-            self.known.remove(id);
+            self.answered.withdraw(id.borrow());
         } else {
             let known = Known::Accepted(reached.services, reached.level(asked));
-            self.remember(id, number, known, limits);
+            self.remember(id, known, limits);
         }
     }
 
@@ -243,7 +234,7 @@ impl Emissions {
         };
         self.pending.insert(number, pending);
         if !id.is_empty() {
-            self.known.insert(id.clone(), (number, Known::Pending));
+            self.pending_ids.insert(id.clone(), number);
         }
     }
 
@@ -316,20 +307,23 @@ impl Emissions {
             return None;
         }
         let pending = self.pending.remove(&number)?;
+        if !pending.id.is_empty() {
+            self.pending_ids.remove(&pending.id);
+        }
         let reached = pending.reached;
         let is_duplicate = match (pending.reason, pending.never) {
             (Some(reason), _) => {
                 let known = Known::Partial(reached, pending.failed);
-                self.remember(&pending.id, number, known, limits);
+                self.remember(&pending.id, known, limits);
                 Err(NotHad::ByStore(reason))
             }
             (None, Some(why)) => {
                 let known = Known::Refused(why.clone());
-                self.remember(&pending.id, number, known, limits);
+                self.remember(&pending.id, known, limits);
                 Err(NotHad::ByEngine(why))
             }
             (None, None) => {
-                self.accept(&pending.id, number, reached, pending.level, limits);
+                self.accept(&pending.id, reached, pending.level, limits);
                 Ok(!pending.is_new)
             }
         };

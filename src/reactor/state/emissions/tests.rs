@@ -46,9 +46,8 @@ fn ids_are_forgotten_by_time_and_by_number_the_oldest_first() {
     let mut emissions = Emissions::default();
     let ids = ["a", "b", "c", "d"].map(id);
     for (id, seconds) in ids.iter().zip(0..) {
-        let number = emissions.next_number();
         let limits = at(origin, seconds, 3);
-        emissions.accept(id, number, ONE_SERVICE, Level::Memory, limits);
+        emissions.accept(id, ONE_SERVICE, Level::Memory, limits);
     }
     let are_known = |emissions: &Emissions| {
         let known = ids.iter().map(|id| emissions.known(id).is_some());
@@ -56,14 +55,7 @@ fn ids_are_forgotten_by_time_and_by_number_the_oldest_first() {
     };
     assert_eq!(are_known(&emissions), [false, true, true, true]);
     // One that comes again is remembered from then on.
-    let number = emissions.next_number();
-    emissions.accept(
-        &ids[1],
-        number,
-        ONE_SERVICE,
-        Level::Memory,
-        at(origin, 4, 4),
-    );
+    emissions.accept(&ids[1], ONE_SERVICE, Level::Memory, at(origin, 4, 4));
     emissions.forget_until(origin + Duration::from_secs(2));
     assert_eq!(are_known(&emissions), [false, true, false, true]);
 }
@@ -75,8 +67,7 @@ fn an_id_is_known_to_its_owner_and_one_of_anybody_to_all() {
     let (till, desk) = (Emitter::Client("till"), Emitter::Client("desk"));
     let mut emissions = Emissions::default();
     for id in [of(till, "a"), of(Emitter::Anybody, "b")] {
-        let number = emissions.next_number();
-        emissions.accept(&id, number, ONE_SERVICE, Level::Memory, limits);
+        emissions.accept(&id, ONE_SERVICE, Level::Memory, limits);
     }
     let [ticket] = tickets();
     let number = emissions.next_number();
@@ -107,15 +98,14 @@ fn ids_of_one_client_push_out_no_other_s() {
     let mut emissions = Emissions::default();
     let of = |name, said: u8| EventId::of(Emitter::Client(name), vec![said].into());
     let mut accept = |id: &EventId| {
-        let number = emissions.next_number();
-        emissions.accept(id, number, ONE_SERVICE, Level::Memory, limits);
+        emissions.accept(id, ONE_SERVICE, Level::Memory, limits);
     };
     (1..=5).for_each(|said| accept(&of("till", said)));
     (1..=100).for_each(|said| accept(&of("desk", said)));
     assert!((1..=5).all(|said| emissions.known(&of("till", said)).is_some()));
     let theirs = (1..=100).filter(|said| emissions.known(&of("desk", *said)).is_some());
     assert_eq!(theirs.collect::<Vec<_>>(), [96, 97, 98, 99, 100]);
-    assert_eq!(emissions.known.len(), 10);
+    assert_eq!(emissions.answered.len(), 10);
 }
 
 #[test]
@@ -127,14 +117,13 @@ fn what_reached_nobody_and_what_has_no_id_is_not_remembered() {
         ("", ONE_SERVICE, false),
         ("b", ONE_SERVICE, true),
     ] {
-        let (id, number) = (id(said), emissions.next_number());
-        emissions.accept(&id, number, reached, Level::Disk, limits);
+        let id = id(said);
+        emissions.accept(&id, reached, Level::Disk, limits);
         assert_eq!(emissions.known(&id).is_some(), is_known, "{said:?}");
     }
     // It is on no disk, so no more than memory is confirmed, whatever was asked for.
     let accepted = Known::Accepted(1, Level::Memory);
-    let known = emissions.known(&id("b"));
-    assert_eq!(known.map(|(_, known)| known), Some(&accepted));
+    assert_eq!(emissions.known(&id("b")), Some(Found::Known(&accepted)));
 }
 
 #[test]
@@ -144,7 +133,7 @@ fn the_last_of_the_durable_services_confirms() {
     let ([ticket, later], id) = (tickets(), id("id"));
     let number = emissions.next_number();
     emissions.wait_for_disk(number, (&id, Level::Disk), ticket, 2, ONE_SERVICE);
-    assert_eq!(emissions.known(&id), Some((number, &Known::Pending)));
+    assert_eq!(emissions.known(&id), Some(Found::Pending(number)));
     emissions.wait_too(number, later);
     let (one, two) = (service("one"), service("two"));
     assert_eq!(emissions.confirm(number, &one, Ok(false), limits), None);
@@ -155,8 +144,8 @@ fn the_last_of_the_durable_services_confirms() {
         (confirmed.reached.services, confirmed.reached.on_disk),
         (3, true)
     );
-    let known = emissions.known(&id);
-    assert_eq!(known, Some((number, &Known::Accepted(3, Level::Disk))));
+    let known = Known::Accepted(3, Level::Disk);
+    assert_eq!(emissions.known(&id), Some(Found::Known(&known)));
     // Nothing waits for it any more.
     assert_eq!(emissions.confirm(number, &two, Ok(true), limits), None);
 }
@@ -178,7 +167,7 @@ fn services_without_the_event_are_remembered_with_the_first_reason() {
     assert_eq!(confirmed.is_duplicate, Err(NotHad::ByStore("full".into())));
     let failed = vec![names[0].clone(), names[2].clone()];
     let known = Known::Partial(confirmed.reached, failed);
-    assert_eq!(emissions.known(&id), Some((number, &known)));
+    assert_eq!(emissions.known(&id), Some(Found::Known(&known)));
     assert_eq!(confirmed.reached.services, 1);
 }
 
