@@ -25,7 +25,7 @@ use event_manager_core::requests::{
 use event_manager_core::security::{Deed, Identity};
 use event_manager_wire::api::{InstancesPage, Status};
 use event_manager_wire::messagebus::{
-    DataType, FRAMES_MAX, Message, Nak, Token, decode, encode, split_envelope,
+    DataType, FRAMES_MAX, Message, Nak, Token, decode, encode_each, split_envelope,
 };
 use event_manager_wire::model::{EXCERPT_BYTES_MAX, ServiceName, SubscriptionId, excerpt_of_bytes};
 use event_manager_zmtp::{FrameError, begun_frames, encode_frame, frames_of};
@@ -453,14 +453,14 @@ impl Hub {
             let is_nak = usize::from(answer.token.is(Token::NAK));
             times[is_nak].add(now().saturating_duration_since(read_at));
         }
-        let encoded = encode(answer, back.layout);
-        let mut left = back.envelope.len() + encoded.len();
         let written = &mut self.scratch.answer;
         written.clear();
-        for frame in back.envelope.iter().chain(&encoded) {
-            left -= 1;
-            encode_frame(written, frame, left > 0);
+        for frame in &back.envelope {
+            encode_frame(written, frame, true);
         }
+        encode_each(answer, back.layout, |frame, more| {
+            encode_frame(written, frame, more);
+        });
         self.peers.answer(back.peer, written);
         // One long answer should not hold its memory for ever.
         if written.capacity() > ANSWER_KEPT {

@@ -86,27 +86,6 @@ pub fn decode(frames: &[Bytes]) -> Result<(Message, Layout), Malformed> {
     })
 }
 
-/// Writes a message.
-pub fn encode(message: &Message, layout: Layout) -> Vec<Bytes> {
-    match layout {
-        Layout::Json => vec![json::encode(message)],
-        Layout::Frames { token, data_type } => {
-            let mut frames = vec![
-                encode_token(message.token, token),
-                encode_data_type(message.data_type, data_type),
-                message.data.clone(),
-            ];
-            if let Some(timeout) = message.timeout {
-                frames.push(timeout.as_micros().to_string().into());
-            } else if !message.frames.is_empty() {
-                frames.push(Bytes::new());
-            }
-            frames.extend_from_slice(&message.frames);
-            frames
-        }
-    }
-}
-
 /// Splits frames into the envelope and the message.
 ///
 /// An envelope is what proxies and REQ sockets put first: routing ids, then an empty frame unless
@@ -267,15 +246,22 @@ fn decimal(text: &str) -> Option<u64> {
         .then(|| text.parse().ok())?
 }
 
+/// Hex digits of a number of 16 bits.
+fn hex_u16(text: &str) -> Option<u16> {
+    let number = text.bytes().try_fold(0u32, |number, byte| {
+        let number = number << 4 | char::from(byte).to_digit(16)?;
+        (number <= u32::from(u16::MAX)).then_some(number)
+    });
+    number.filter(|_| !text.is_empty())?.try_into().ok()
+}
+
 /// The written forms of a token.
 pub(super) fn token_from_text(text: &str) -> Option<(Token, Form)> {
     let dotted = || {
-        let (group, number) = text.split_once('.')?;
-        let digits = |t: &str| !t.is_empty() && t.bytes().all(|byte| byte.is_ascii_hexdigit());
-        let parse = |t: &str| u16::from_str_radix(t, 16).ok().filter(|_| digits(t));
-        let group = parse(group)?;
+        let dot = text.bytes().position(|byte| byte == b'.')?;
+        let group = hex_u16(&text[..dot])?;
         // A third digit would stand where the priority does, and so name another group.
-        Some(Token::new(group, parse(number)?)).filter(|token| token.group() == group)
+        Some(Token::new(group, hex_u16(&text[dot + 1..])?)).filter(|token| token.group() == group)
     };
     let token = |value: u64| (value <= Token::VALUE_MAX).then_some(Token::from_value(value));
     (decimal(text)
@@ -378,43 +364,9 @@ fn decode_timeout(bytes: &[u8]) -> Result<Option<Duration>, ()> {
     Ok(u64::try_from(micros).ok().map(Duration::from_micros))
 }
 
-fn encode_token(token: Token, form: Form) -> Bytes {
-    match form {
-        Form::Decimal => token.value().to_string().into(),
-        Form::Hex => format!("{:#010x}", token.value()).into(),
-        Form::Dotted => format!("{:X}.{:X}", token.group(), token.number()).into(),
-        Form::Name => token.to_string().into(),
-        Form::Raw { .. } => encode_raw(token.value(), form),
-    }
-}
-
-/// One that has no number, or no name, is written as what it has.
-fn encode_data_type(kind: DataType, form: Form) -> Bytes {
-    match (form, kind.number()) {
-        (Form::Name, _) | (_, None) => kind.to_string().into(),
-        (Form::Decimal | Form::Dotted, Some(number)) => number.to_string().into(),
-        (Form::Hex, Some(number)) => format!("{number:#x}").into(),
-        (Form::Raw { .. }, Some(number)) => encode_raw(number, form),
-    }
-}
-
-fn encode_raw(value: u64, form: Form) -> Bytes {
-    let Form::Raw {
-        bytes,
-        little_endian,
-    } = form
-    else {
-        return Bytes::new();
-    };
-    let len = usize::from(bytes);
-    match little_endian {
-        true => Bytes::copy_from_slice(&value.to_le_bytes()[..len]),
-        false => Bytes::copy_from_slice(&value.to_be_bytes()[8 - len..]),
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::{encode, encode_each};
     use super::*;
     use proptest::prelude::*;
 
@@ -590,7 +542,13 @@ mod tests {
             ][form];
             let layout = Layout::Frames { token: form, data_type: if form == Form::Dotted { Form::Decimal } else { form } };
             let message = Message::new(Token::KEEP_ALIVE, DataType::Png, data);
-            prop_assert_eq!(decode(&encode(&message, layout)), Ok((message, layout)));
+            let frames = encode(&message, layout);
+            let mut one_by_one = vec![];
+            encode_each(&message, layout, |frame, more| one_by_one.push((Bytes::copy_from_slice(frame), more)));
+            let last = frames.len() - 1;
+            let expected: Vec<_> = frames.iter().cloned().enumerate().map(|(n, frame)| (frame, n < last)).collect();
+            prop_assert_eq!(one_by_one, expected);
+            prop_assert_eq!(decode(&frames), Ok((message, layout)));
         }
     }
 }

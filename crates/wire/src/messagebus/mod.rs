@@ -13,8 +13,9 @@ mod request;
 mod token;
 mod values;
 mod worker_words;
+mod written;
 
-pub use codec::{FRAMES_MAX, Layout, Malformed, decode, encode, split_envelope};
+pub use codec::{FRAMES_MAX, Layout, Malformed, decode, split_envelope};
 pub use data_type::{DataType, TypeName};
 pub use introduction::Introduction;
 pub use json::shown_type;
@@ -26,6 +27,7 @@ pub use values::{Text, Verbatim, given, ranged};
 pub use worker_words::{
     EventWord, NAK_DELAY_MAX, WorkerWord, error_word, event_attempt, event_id, own_id_of_event,
 };
+pub use written::{encode, encode_each};
 
 /// How long an EMIT of level `engine` waits for engines, before it is answered that the event is on the
 /// daemon's own disk alone.
