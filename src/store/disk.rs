@@ -3,13 +3,12 @@
 use std::cell::RefCell;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read};
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FallocateFlags, fallocate};
-
 use super::fence::{Fence, Holding, Lock};
-use event_manager_core::log::{Directory, SegmentFile};
+use super::segment::DiskFile;
+use event_manager_core::log::Directory;
 use event_manager_wire::model::ServiceName;
 
 /// The name, before a number, of files that were segments. No segment's name begins with it.
@@ -478,75 +477,7 @@ impl DiskDirectory {
         let path = self.path.join(name);
         let opened = options.read(true).write(true).open(&path);
         let file = opened.map_err(while_doing(what, &path))?;
-        Ok(DiskFile {
-            file,
-            path,
-            epoch: self.epoch,
-            fence: self.fence.clone(),
-        })
-    }
-}
-
-/// A segment on the disk.
-#[derive(Debug)]
-pub struct DiskFile {
-    file: File,
-    path: PathBuf,
-    epoch: u64,
-    fence: Option<Fence>,
-}
-
-impl DiskFile {
-    fn check(&self) -> io::Result<()> {
-        self.fence.as_ref().map_or(Ok(()), Fence::check)
-    }
-}
-
-impl SegmentFile for DiskFile {
-    fn bytes(&self) -> io::Result<u64> {
-        let metadata = self.file.metadata();
-        Ok(metadata
-            .map_err(while_doing("looking at", &self.path))?
-            .len())
-    }
-
-    fn read_at(&self, offset: u64, into: &mut [u8]) -> io::Result<()> {
-        let read = self.file.read_exact_at(into, offset);
-        read.map_err(while_doing("reading", &self.path))
-    }
-
-    fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        self.check()?;
-        let written = self.file.write_all_at(bytes, offset);
-        written.map_err(while_doing("writing", &self.path))
-    }
-
-    fn hollow(&self, from: u64) -> io::Result<()> {
-        let bytes = self.bytes()?.saturating_sub(from);
-        if bytes == 0 || self.epoch > 0 {
-            return Ok(());
-        }
-        let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-        let hollowed = fallocate(&self.file, flags, from, bytes).map_err(io::Error::from);
-        hollowed.map_err(while_doing("giving back space of", &self.path))
-    }
-
-    /// Where another may take over, it is left as it is: what that one found behind the end, and kept, must
-    /// not be cut off by us. Nothing depends on it.
-    fn truncate(&self, bytes: u64) -> io::Result<()> {
-        if self.epoch > 0 {
-            return Ok(());
-        }
-        let cut = self.file.set_len(bytes);
-        cut.map_err(while_doing("cutting", &self.path))
-    }
-
-    fn sync(&self) -> io::Result<()> {
-        self.check()?;
-        let synced = self.file.sync_data();
-        synced.map_err(while_doing("syncing", &self.path))?;
-        // What is synced by now counts only if nobody had taken over before: it would not have been found.
-        self.check()
+        DiskFile::new(file, path, self.epoch, self.fence.clone())
     }
 }
 

@@ -91,6 +91,8 @@ struct State {
     /// Syncs that still work; then nothing but writing does.
     syncs_left: Option<u64>,
     bytes_max: usize,
+    /// A file that grows has zeros behind what is written.
+    takes_space_ahead: bool,
     unreadable: Option<(String, u64)>,
 }
 
@@ -139,6 +141,7 @@ impl SimDisk {
             reads_fail_one_in: 0,
             syncs_left: None,
             bytes_max: usize::MAX,
+            takes_space_ahead: false,
             unreadable: None,
         })))
     }
@@ -163,6 +166,11 @@ impl SimDisk {
     /// Lets so many syncs succeed, and from then on nothing that isn't a write.
     pub(crate) fn fail_syncs_after(&self, syncs: u64) {
         self.0.borrow_mut().syncs_left = Some(syncs);
+    }
+
+    /// From now on a file that grows has zeros behind what is written.
+    pub(crate) fn take_space_ahead(&self) {
+        self.0.borrow_mut().takes_space_ahead = true;
     }
 
     /// Leaves so much room.
@@ -420,8 +428,19 @@ impl SegmentFile for SimFile {
         let mut state = self.disk.0.borrow_mut();
         let fails = state.syncs_left.is_none() && state.fails();
         let offset = offset as usize;
+        let mut room = state.bytes_max.saturating_sub(state.used());
+        let (len, end) = (state.inodes[self.inode].cache.len(), offset + bytes.len());
+        if state.takes_space_ahead && end > len {
+            let to = end + state.rng.below(2000) as usize;
+            let more = room.min(to - len);
+            room -= more;
+            let inode = &mut state.inodes[self.inode];
+            inode.cache.resize(len + more, 0);
+            inode
+                .dirty
+                .extend(len / SECTOR..(len + more).div_ceil(SECTOR));
+        }
         let grows_from = state.inodes[self.inode].cache.len().max(offset);
-        let room = state.bytes_max.saturating_sub(state.used());
         let mut writable = bytes.len().min(grows_from - offset + room);
         if fails {
             writable = state.rng.below(writable as u64 + 1) as usize;

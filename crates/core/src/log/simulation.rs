@@ -86,6 +86,9 @@ impl World {
     fn new(seed: u64) -> Self {
         let mut rng = Rng(seed);
         let disk = SimDisk::new(rng.next());
+        if rng.one_in(2) {
+            disk.take_space_ahead();
+        }
         let limits = limits(&mut rng);
         let now_ms = 1_700_000_000_000;
         let (log, recovered) = QueueLog::open(disk.clone(), "own", limits, now_ms).unwrap();
