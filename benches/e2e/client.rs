@@ -23,6 +23,9 @@ pub fn number(digits: &[u8]) -> usize {
     digits.fold(0, |number, digit| 10 * number + usize::from(digit & 15))
 }
 
+/// Digits of an id: the number of the block, and the event's position in it.
+pub const ID_BYTES: usize = 2 * STAMP_BYTES;
+
 /// Sends one block again and again.
 pub struct Publisher {
     stream: TcpStream,
@@ -32,6 +35,8 @@ pub struct Publisher {
     /// Whole blocks that were sent.
     pub cycles: u64,
     events_per_write: Option<usize>,
+    /// Where an event has its id, if each has one of its own.
+    id_at: Option<usize>,
     replies: Vec<u8>,
 }
 
@@ -49,6 +54,7 @@ impl Publisher {
             Some(_) => 64,
             None => ((128 << 10) / scenario.size).max(4),
         };
+        let wanted = wanted.next_multiple_of(scenario.subjects);
         // The events of a block go to all groups alike.
         let events = wanted.div_ceil(groups) * groups;
         let mut block = vec![];
@@ -66,8 +72,26 @@ impl Publisher {
             at: 0,
             cycles: 0,
             events_per_write: scenario.events_per_write,
+            id_at: None,
             replies: vec![0; 64 << 10],
         })
+    }
+
+    /// Each event has an id of its own, at this position of its bytes.
+    pub fn with_ids(mut self, at: usize) -> Self {
+        self.id_at = Some(at);
+        self.begin_block();
+        self
+    }
+
+    /// Events of another block have other ids.
+    fn begin_block(&mut self) {
+        let (event_bytes, cycle) = (self.event_bytes(), self.cycles);
+        let Some(at) = self.id_at else { return };
+        for (n, event) in self.block.chunks_mut(event_bytes).enumerate() {
+            let id = format!("{cycle:0STAMP_BYTES$}{n:0STAMP_BYTES$}");
+            event[at..at + ID_BYTES].copy_from_slice(id.as_bytes());
+        }
     }
 
     /// How many events a block has.
@@ -103,6 +127,7 @@ impl Publisher {
         if self.at == self.block.len() {
             self.at = 0;
             self.cycles += 1;
+            self.begin_block();
         }
         Ok(())
     }
@@ -121,6 +146,7 @@ impl Publisher {
             if self.at == self.block.len() {
                 self.at = 0;
                 self.cycles += 1;
+                self.begin_block();
             }
             if self.sent() == target && self.at.is_multiple_of(event_bytes) {
                 return Ok(());

@@ -17,8 +17,10 @@
     reason = "a bench"
 )]
 
+mod asked;
 mod beside;
 mod brokers;
+mod catch_up;
 mod client;
 mod confirmed;
 mod flow;
@@ -30,8 +32,8 @@ mod process;
 mod quiet;
 mod relay;
 mod report;
+mod responders;
 mod scenario;
-mod scraped;
 mod stalled;
 
 use std::path::PathBuf;
@@ -88,6 +90,8 @@ fn run(args: &Args) -> Result<()> {
         return match part.as_str() {
             "relay" => relay::play(rest[0].parse()?, rest[1].parse()?, rest[2].parse()?),
             "zmq-proxy" => libzmq::play_proxy(),
+            "services" => responders::play_zmtp(rest[0].parse()?),
+            "nats-services" => responders::play_nats(rest[0].parse()?, rest[1].parse()?, &rest[2]),
             "libzmq-services" => libzmq::play_services(rest),
             _ => bail!("no such part: {part}"),
         };
@@ -172,14 +176,17 @@ fn run_beside(broker: &dyn Broker, scenario: &Scenario, duration: Duration) -> R
 fn run_once(broker: &dyn Broker, scenario: &Scenario, duration: Duration) -> Result<Sample> {
     match scenario.kind {
         Kind::Flow | Kind::Durable | Kind::Acknowledged => flow::run(broker, scenario, duration),
-        Kind::Confirmed { .. } => confirmed::run(broker, scenario, duration),
+        Kind::CatchUp { events } => catch_up::run(broker, scenario, events),
+        Kind::Confirmed { .. } | Kind::Called => confirmed::run(broker, scenario, duration),
         Kind::Poisoned { .. } => poisoned::run(broker, scenario, duration * 2),
         Kind::LibzmqEnds => libzmq::run_ends(broker, scenario, duration),
         Kind::Paced { per_second } => paced::run(broker, scenario, per_second, duration * 2),
         Kind::BesideDurable { per_second } => {
             beside::run(broker, scenario, per_second, duration * 2)
         }
-        Kind::Scraped { per_second } => scraped::run(broker, scenario, per_second, duration * 2),
+        Kind::Asked { per_second, what } => {
+            asked::run(broker, scenario, (per_second, what), duration * 2)
+        }
         Kind::Stalled => stalled::run(broker, scenario, duration),
         Kind::Idle { peers } => quiet::idle(broker, scenario, peers),
         Kind::Storm { peers } => quiet::storm(broker, scenario, peers),

@@ -63,13 +63,9 @@ pub fn waiting(broker: &dyn Broker, scenario: &Scenario, events: u64) -> Result<
         publisher.send(u64::MAX >> 32)?;
         publisher.drain()?;
     }
-    let (sent, event_bytes) = (publisher.sent(), publisher.event_bytes());
+    let event_bytes = publisher.event_bytes();
     let port = setup.http.context("a broker with a state")?;
-    let begun = Instant::now();
-    while queued(port)? < events {
-        ensure!(begun.elapsed() < PATIENCE, "not all of {sent} events wait");
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    await_queued(port, events)?;
     // What was freed on the way is given back after a while.
     std::thread::sleep(GIVEN_BACK);
     let resident_kib = setup.process.resident_kib()?;
@@ -80,6 +76,19 @@ pub fn waiting(broker: &dyn Broker, scenario: &Scenario, events: u64) -> Result<
         peak_kib: Some(setup.process.peak_kib()?),
         ..Sample::default()
     })
+}
+
+/// Awaits that so many events wait.
+pub fn await_queued(port: u16, events: u64) -> Result<()> {
+    let begun = Instant::now();
+    while queued(port)? < events {
+        ensure!(
+            begun.elapsed() < PATIENCE,
+            "not all of {events} events wait"
+        );
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    Ok(())
 }
 
 /// How many events wait in the first service.

@@ -32,12 +32,15 @@ pub struct Sample {
     pub lost: Option<u64>,
     /// The rate beside a stalled subscriber, or beside poison, in parts of the rate without.
     pub rate_kept: Option<f64>,
-    /// Median latency beside durable traffic, or scrapes, in parts of that without.
+    /// Median latency beside durable traffic, or somebody who asks, in parts of that without.
     pub p50_beside: Option<f64>,
-    /// CPU time for each event beside scrapes, or beside poison, in parts of that without; or of a delivery, in
+    /// The same of the 99th percentile.
+    pub p99_beside: Option<f64>,
+    /// CPU time for each event beside somebody who asks, or beside poison, in parts of that without; or of a delivery, in
     /// parts of that in the scenario that this one is compared with.
     pub cpu_beside: Option<f64>,
-    pub scrapes: Option<u64>,
+    /// How often somebody asked.
+    pub answers: Option<u64>,
     pub ready_ms: Option<f64>,
 }
 
@@ -80,8 +83,9 @@ impl Sample {
             ("p99_us", latency(|l| l.p99)),
             ("p999_us", latency(|l| l.p999)),
             ("p50_beside", self.p50_beside),
+            ("p99_beside", self.p99_beside),
             ("cpu_beside", self.cpu_beside),
-            ("scrapes", self.scrapes.map(|n| n as f64)),
+            ("answers", self.answers.map(|n| n as f64)),
             ("ready_ms", self.ready_ms),
             ("lost", self.lost.map(|n| n as f64)),
             ("rate_kept", self.rate_kept),
@@ -100,7 +104,7 @@ impl Sample {
 }
 
 /// The order of columns.
-const COLUMNS: [&str; 18] = [
+const COLUMNS: [&str; 19] = [
     "events_per_s",
     "cpu_us",
     "user_share",
@@ -110,8 +114,9 @@ const COLUMNS: [&str; 18] = [
     "p99_us",
     "p999_us",
     "p50_beside",
+    "p99_beside",
     "cpu_beside",
-    "scrapes",
+    "answers",
     "ready_ms",
     "lost",
     "rate_kept",

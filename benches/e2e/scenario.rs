@@ -11,14 +11,18 @@ pub enum Kind {
     Durable,
     /// The same in memory.
     Acknowledged,
-    /// The same, each answered when it is accepted, or when it is on disk.
-    Confirmed { on_disk: bool },
+    /// The same, each answered when it is accepted, or when it is on disk; it may have an id of its own.
+    Confirmed { on_disk: bool, has_id: bool },
+    /// As many calls as the window has, each over when all services have answered.
+    Called,
+    /// So many events are on disk when the broker starts; then its workers come.
+    CatchUp { events: u64 },
     /// In turns without and with events that no worker can do; each takes a worker so long.
     Poisoned { is_durable: bool, work: Duration },
     /// At a fixed rate, now and then beside as many events for a durable service.
     BesideDurable { per_second: u32 },
-    /// At a fixed rate, now and then beside somebody who reads the metrics all the time.
-    Scraped { per_second: u32 },
+    /// At a fixed rate, now and then beside somebody who asks for something all the time.
+    Asked { per_second: u32, what: Asked },
     /// As fast as a window allows, with libzmq's sockets at both ends.
     LibzmqEnds,
     /// At a fixed rate, for latency.
@@ -33,6 +37,17 @@ pub enum Kind {
     Waiting { events: u64 },
     /// From exec to ready.
     Start,
+}
+
+/// What somebody asks for all the time.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Asked {
+    /// The metrics.
+    Metrics,
+    /// `/stats`, where so many other services have so many subjects each.
+    Stats { services: usize, each: usize },
+    /// SUBSCRIBE to a service with so many patterns.
+    Subscribe { patterns: usize },
 }
 
 /// Who gets an event.
@@ -96,6 +111,8 @@ pub struct Scenario {
     pub window: Option<u64>,
     /// How many subjects events have, of those that match.
     pub subjects: usize,
+    /// How many patterns with wildcards there are beside, none of which matches.
+    pub globs: usize,
     /// Events with the same subject keep their order.
     pub is_ordered: bool,
     /// What it is compared with, by the CPU time of a delivery: each round has both, one after the other.
@@ -114,9 +131,15 @@ impl Scenario {
     pub fn subject(&self, event: usize) -> String {
         match self.pattern {
             Pattern::OneService(n) => subject_of(event % n),
-            _ if self.subjects > 1 => format!("{}.{:04}", subject_of(0), event % self.subjects),
+            _ if self.subjects > 1 => format!("{}.{:06}", subject_of(0), event % self.subjects),
             _ => subject_of(0),
         }
+    }
+
+    /// Patterns that match nothing, which nats reads alike.
+    pub fn globs(&self) -> impl Iterator<Item = String> {
+        let subject = subject_of(0);
+        (0..self.globs).map(move |n| format!("{subject}.*.shipped.{n}"))
     }
 
     /// How many get an event.
@@ -159,6 +182,7 @@ pub fn all() -> Vec<Scenario> {
         events_per_write: None,
         window: None,
         subjects: 1,
+        globs: 0,
         is_ordered: false,
         against: None,
     };
@@ -178,13 +202,27 @@ pub fn all() -> Vec<Scenario> {
         window: Some(1),
         ..scenario("one in flight: 1 to 1", Kind::Flow, Pattern::Fan(1), 256)
     });
-    for (name, on_disk, window) in [
-        ("accepted, 1024 in flight", false, 1024),
-        ("on disk, 64 in flight", true, 64),
-        ("on disk, one in flight", true, 1),
+    for (services, window) in [(1, 1), (1, 64), (10, 32)] {
+        let (plural, calls) = (if services > 1 { "s" } else { "" }, window);
+        let name = format!("called: {services} service{plural}, {calls} in flight");
+        all.push(Scenario {
+            window: Some(window),
+            ..scenario(&name, Kind::Called, Pattern::Services(services), 256)
+        });
+    }
+    for (name, on_disk, has_id, window) in [
+        ("accepted, 1024 in flight", false, false, 1024),
+        (
+            "accepted, each with an id, 1024 in flight",
+            false,
+            true,
+            1024,
+        ),
+        ("on disk, 64 in flight", true, false, 64),
+        ("on disk, one in flight", true, false, 1),
     ] {
         let name = format!("confirmed: {name}");
-        let kind = Kind::Confirmed { on_disk };
+        let kind = Kind::Confirmed { on_disk, has_id };
         all.push(Scenario {
             window: Some(window),
             ..scenario(&name, kind, Pattern::Workers(1), 256)
@@ -201,6 +239,21 @@ pub fn all() -> Vec<Scenario> {
             size,
         ));
     }
+    let events = 500_000;
+    all.push(Scenario {
+        against: Some(Box::new(scenario(
+            "",
+            Kind::Durable,
+            Pattern::Workers(4),
+            64,
+        ))),
+        ..scenario(
+            "durable: catch up from disk",
+            Kind::CatchUp { events },
+            Pattern::Workers(4),
+            64,
+        )
+    });
     for (name, pattern) in [
         ("20 durable services, all match", Pattern::Services(20)),
         ("20 durable services, each its own", Pattern::OneService(20)),
@@ -242,13 +295,38 @@ pub fn all() -> Vec<Scenario> {
     }
     for services in [10, 50, 90] {
         let name = format!("{services} services, one matches");
-        all.push(scenario(
-            &name,
-            Kind::Flow,
-            Pattern::OneService(services),
-            256,
-        ));
+        let one = scenario("", Kind::Flow, Pattern::Fan(1), 256);
+        all.push(Scenario {
+            against: Some(Box::new(one)),
+            ..scenario(&name, Kind::Flow, Pattern::OneService(services), 256)
+        });
     }
+    for (subjects, others) in [(5_000, 4_000), (100_000, 4_000)] {
+        let of = |subjects: usize| Scenario {
+            subjects,
+            ..scenario(
+                &format!("{subjects} subjects"),
+                Kind::Flow,
+                Pattern::Fan(1),
+                64,
+            )
+        };
+        all.push(Scenario {
+            against: Some(Box::new(of(others))),
+            ..of(subjects)
+        });
+    }
+    // More than are remembered, so each is new.
+    let new = Scenario {
+        subjects: 300_000,
+        ..scenario("new subjects", Kind::Flow, Pattern::Fan(1), 64)
+    };
+    all.push(Scenario {
+        name: "new subjects beside 1,000 globs, 64 B".into(),
+        globs: 1_000,
+        against: Some(Box::new(new.clone())),
+        ..new
+    });
     for size in [64, 1 << 10] {
         all.push(scenario(
             "libzmq at both ends",
@@ -272,12 +350,23 @@ pub fn all() -> Vec<Scenario> {
         Pattern::Fan(1),
         256,
     ));
-    all.push(scenario(
-        "metrics read 1000 times a second, 20000/s",
-        Kind::Scraped { per_second: 20_000 },
-        Pattern::Fan(1),
-        256,
-    ));
+    let stats = Asked::Stats {
+        services: 500,
+        each: 200,
+    };
+    for (name, per_second, what) in [
+        ("metrics read 1000 times a second", 20_000, Asked::Metrics),
+        ("stats of 100,000 subscriptions read", 2_000, stats),
+        (
+            "SUBSCRIBE to 10,000 patterns, 64 in flight",
+            2_000,
+            Asked::Subscribe { patterns: 10_000 },
+        ),
+    ] {
+        let name = format!("{name}, {per_second}/s");
+        let kind = Kind::Asked { per_second, what };
+        all.push(scenario(&name, kind, Pattern::Fan(1), 256));
+    }
     all.push(scenario(
         "one subscriber stalled",
         Kind::Stalled,

@@ -2,11 +2,11 @@
 
 mod event_manager;
 mod mosquitto;
-mod nats;
+pub mod nats;
 mod original;
 mod rabbitmq;
 mod redis;
-mod zmtp;
+pub mod zmtp;
 
 use std::net::TcpStream;
 use std::path::PathBuf;
@@ -24,6 +24,9 @@ use redis::Synced;
 /// Connects one more subscriber; when it returns, the subscription is live.
 pub type Connect = Box<dyn Fn() -> Result<TcpStream>>;
 
+/// Connects the workers of a scenario, who take events at once.
+pub type Workers = Box<dyn Fn() -> Result<Vec<Receiver>>>;
+
 /// A broker that runs, with clients whose subscriptions are live.
 pub struct Setup {
     pub process: Process,
@@ -34,8 +37,15 @@ pub struct Setup {
     connect: Option<Connect>,
     /// Where libzmq's PUB and SUB connect.
     pub zmtp: Option<(String, String)>,
-    /// The port of its metrics.
+    /// The port of its metrics, and that of its requests.
     pub http: Option<u16>,
+    pub requests: Option<u16>,
+    /// How the workers connect that are not to be there from the beginning.
+    pub workers: Option<Workers>,
+    /// Connections that are there, and no more.
+    others: Vec<TcpStream>,
+    /// Services that are called, in a process of their own.
+    pub services: Option<Process>,
     /// What acknowledging workers refuse.
     pub poison: Rc<Poison>,
     /// What the broker keeps; it goes after its process.
@@ -52,6 +62,10 @@ impl Setup {
             connect: None,
             zmtp: None,
             http: None,
+            requests: None,
+            workers: None,
+            others: vec![],
+            services: None,
             poison: Rc::default(),
             state: None,
         }
@@ -130,14 +144,21 @@ fn missing_program(name: &str) -> Option<String> {
 /// ZeroMQ know.
 fn is_plain_fan(scenario: &Scenario) -> bool {
     matches!(scenario.pattern, Pattern::Fan(_))
+        && scenario.subjects == 1
         && !matches!(
             scenario.kind,
             Kind::LibzmqEnds
                 | Kind::Start
                 | Kind::BesideDurable { .. }
-                | Kind::Scraped { .. }
+                | Kind::Asked { .. }
                 | Kind::Waiting { .. }
         )
+}
+
+/// The same with many subjects, which a broker has to match by more than equality.
+fn has_subjects(scenario: &Scenario) -> bool {
+    let Scenario { kind, pattern, .. } = scenario;
+    scenario.subjects > 1 && *kind == Kind::Flow && matches!(pattern, Pattern::Fan(_))
 }
 
 fn is_workers(scenario: &Scenario) -> bool {

@@ -1,5 +1,6 @@
 //! nats-server: core, with a queue group for workers; and JetStream on disk, with explicit acks.
 
+use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
 use std::process::Command;
@@ -8,10 +9,12 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 
 use super::{
-    Broker, Setup, is_durable, is_plain_fan, is_services, is_workers, missing_program, program,
+    Broker, Setup, has_subjects, is_durable, is_plain_fan, is_services, is_workers,
+    missing_program, program,
 };
-use crate::client::{Fixed, Framing, Publisher, Receiver, payload};
+use crate::client::{Fixed, Framing, Publisher, Receiver, STAMP_BYTES, payload};
 use crate::process::{Process, connect_soon, free_port};
+use crate::responders;
 use crate::scenario::{Kind, Pattern, Scenario};
 
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -77,7 +80,7 @@ impl Client {
     }
 }
 
-fn subscribe(port: u16, subject: &str, queue: &str) -> Result<TcpStream> {
+pub fn subscribe(port: u16, subject: &str, queue: &str) -> Result<TcpStream> {
     let mut client = Client::connect(port)?;
     client.say(&format!("SUB {subject} {queue} 1\r\n"))?;
     Ok(client.stream)
@@ -172,12 +175,14 @@ impl Broker for Nats {
             true => {
                 is_workers(scenario)
                     || is_durable(scenario)
-                    || scenario.kind == Kind::Confirmed { on_disk: true }
+                    || matches!(scenario.kind, Kind::Confirmed { on_disk: true, .. })
             }
             false => {
                 is_plain_fan(scenario)
+                    || has_subjects(scenario)
                     || is_workers(scenario)
                     || is_services(scenario)
+                    || matches!(scenario.kind, Kind::Called)
                     || scenario.kind == Kind::Start
             }
         }
@@ -199,6 +204,13 @@ impl Broker for Nats {
         if self.jetstream {
             return self.set_up_jetstream(process, port, scenario);
         }
+        if scenario.kind == Kind::Called {
+            return set_up_called(process, port, scenario);
+        }
+        let mut other = Client::connect(port)?;
+        let globs = scenario.globs().enumerate();
+        let subscribed = globs.map(|(n, glob)| format!("SUB {glob} {n}\r\n"));
+        other.say(&subscribed.collect::<String>())?;
         let event = message(&scenario.subject(0), &payload(scenario.size, 0));
         let receivers = (0..scenario.pattern.receivers())
             .map(|i| {
@@ -206,7 +218,11 @@ impl Broker for Nats {
                     Pattern::Fan(_) => String::new(),
                     _ => format!("group{}", scenario.pattern.group(i)),
                 };
-                let stream = subscribe(port, &scenario.subject_for(i), &queue)?;
+                let mut subject = scenario.subject_for(i);
+                if scenario.subjects > 1 {
+                    subject += ".>";
+                }
+                let stream = subscribe(port, &subject, &queue)?;
                 let framing = Fixed {
                     between: b"PING\r\n",
                     ..Fixed::like(&event, scenario.size)
@@ -228,9 +244,62 @@ impl Broker for Nats {
             .collect::<Result<_>>()?;
         let mut setup = Setup::new(process, publishers, receivers);
         let subject = scenario.subject(0);
+        setup.others.push(other.stream);
         setup.publishers_hear = true;
         setup.connect = Some(Box::new(move || subscribe(port, &subject, "")));
         Ok(setup)
+    }
+}
+
+/// Who asks all services by one message for each call, and waits for all of their answers.
+fn set_up_called(process: Process, port: u16, scenario: &Scenario) -> Result<Setup> {
+    let (subject, services) = (scenario.subject(0), scenario.pattern.receivers());
+    let stream = subscribe(port, "called.*", "")?;
+    let args = ["nats-services", &port.to_string(), &services.to_string()];
+    let (answering, _) = responders::start(&[&args[..], &[&subject]].concat())?;
+    let answers = Replies {
+        services,
+        by_call: HashMap::new(),
+    };
+    let answers = Receiver::new(stream.try_clone()?, scenario, answers)?;
+    let publisher = Publisher::new(stream, scenario, |out, subject, payload| {
+        let call = String::from_utf8_lossy(&payload[..STAMP_BYTES]);
+        let size = payload.len();
+        out.extend_from_slice(format!("PUB {subject} called.{call} {size}\r\n").as_bytes());
+        out.extend_from_slice(payload);
+        out.extend_from_slice(b"\r\n");
+    })?;
+    let mut setup = Setup::new(process, vec![publisher], vec![answers]);
+    setup.services = Some(answering);
+    Ok(setup)
+}
+
+/// The answers to calls; one is over with the last.
+struct Replies {
+    services: usize,
+    by_call: HashMap<Vec<u8>, usize>,
+}
+
+impl Framing for Replies {
+    fn next(&mut self, bytes: &[u8]) -> Option<(usize, Option<usize>)> {
+        let end = bytes.iter().take(512).position(|byte| *byte == b'\n')? + 1;
+        let Some(head) = bytes[..end].strip_prefix(b"MSG called.") else {
+            return Some((end, None));
+        };
+        let len = end + 4;
+        if bytes.len() < len {
+            return None;
+        }
+        let answers = self
+            .by_call
+            .entry(head[..STAMP_BYTES].to_vec())
+            .or_default();
+        *answers += 1;
+        let is_over = *answers == self.services;
+        if is_over {
+            *answers = 0;
+        }
+        Some((len, is_over.then_some(b"MSG called.".len())))
     }
 }
 

@@ -159,7 +159,7 @@ impl Broker for Redis {
     }
 
     fn supports(&self, scenario: &Scenario) -> bool {
-        if let Kind::Confirmed { on_disk } = scenario.kind {
+        if let Kind::Confirmed { on_disk, .. } = scenario.kind {
             return match self.synced {
                 None => !on_disk,
                 Some(synced) => on_disk && synced == Synced::Always,

@@ -44,6 +44,12 @@ pub fn push_request(out: &mut Vec<u8>, frames: &[&[u8]]) {
 /// Connects, and shakes hands.
 pub fn connect(port: u16, socket_type: &str) -> Result<TcpStream> {
     let mut stream = connect_soon(port, PATIENCE)?;
+    greet(&mut stream, socket_type)?;
+    Ok(stream)
+}
+
+/// Shakes hands, at either end.
+pub fn greet(stream: &mut TcpStream, socket_type: &str) -> Result<()> {
     stream.set_nodelay(true)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     let mut hello = [0; 64];
@@ -56,8 +62,8 @@ pub fn connect(port: u16, socket_type: &str) -> Result<TcpStream> {
     ready.extend_from_slice(socket_type.as_bytes());
     stream.write_all(&[&[4, ready.len() as u8], &ready[..]].concat())?;
     stream.read_exact(&mut [0; 64])?;
-    read_frame(&mut stream)?;
-    Ok(stream)
+    read_frame(stream)?;
+    Ok(())
 }
 
 /// A frame's flags and body.
@@ -82,12 +88,17 @@ pub fn ask(stream: &mut TcpStream, frames: &[&[u8]]) -> Result<Vec<Vec<u8>>> {
     let mut message = vec![];
     push_request(&mut message, frames);
     stream.write_all(&message)?;
-    let mut answer = vec![];
+    read_message(stream)
+}
+
+/// The frames of a message.
+pub fn read_message(stream: &mut TcpStream) -> Result<Vec<Vec<u8>>> {
+    let mut message = vec![];
     loop {
         let (flags, body) = read_frame(stream)?;
-        answer.push(body);
+        message.push(body);
         if flags & 1 == 0 {
-            return Ok(answer);
+            return Ok(message);
         }
     }
 }
@@ -122,7 +133,7 @@ pub fn receiver(stream: TcpStream, scenario: &Scenario) -> Result<Receiver> {
 }
 
 /// A frame's flags and the position of its body, if it is whole.
-fn frame_at(bytes: &[u8], at: usize) -> Option<(u8, Range<usize>)> {
+pub fn frame_at(bytes: &[u8], at: usize) -> Option<(u8, Range<usize>)> {
     let flags = *bytes.get(at)?;
     let (body, len) = match flags & 2 {
         0 => (at + 2, usize::from(*bytes.get(at + 1)?)),
@@ -244,7 +255,7 @@ pub fn worker(port: u16, scenario: &Scenario) -> Result<Receiver> {
 }
 
 /// This program itself, in one of its parts.
-fn part(args: &[&str]) -> Result<(Process, Vec<u16>)> {
+pub fn part(args: &[&str]) -> Result<(Process, Vec<u16>)> {
     let mut command = Command::new(std::env::current_exe()?);
     let (process, line) = Process::with_line(command.arg("--play").args(args))?;
     let ports = line
@@ -262,7 +273,7 @@ pub fn set_up_fan(
     scenario: &Scenario,
 ) -> Result<Setup> {
     let (publishers, subscribers) = ports;
-    let subject = scenario.subject(0);
+    let subject = scenario.subject_for(0);
     let mut setup = Setup::new(process, vec![], vec![]);
     if !matches!(
         scenario.kind,
