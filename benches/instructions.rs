@@ -66,7 +66,7 @@ fn a_thousand_events_read_back(log: ReadBack) -> ReadBack {
 }
 
 #[library_benchmark]
-#[bench::in_memory(setup = Emit::new, config = budget(15_350_000), teardown = Emit::check)]
+#[bench::in_memory(setup = Emit::new, config = budget(12_410_000), teardown = Emit::check)]
 fn a_thousand_confirmed_events(emit: Emit) -> Emit {
     emit.run()
 }
