@@ -57,6 +57,8 @@ WRONG = {
     "handler of a number": lambda hub: em.Service("S").on("a")(5),
     "builtin class": lambda hub: em.Service("S").on("a")(dict),
     "annotation that isn't there": lambda hub: em.Service("S").on("a")(unresolvable),
+    "headers of a number": lambda hub: hub.emit("a", headers=5),
+    "headers of a list": lambda hub: hub.publish("a", headers=["x"]),
     "event by name only": lambda hub: em.Service("S").on("a")(by_name),
     "start on nothing": lambda hub: with_handler().start(None),
     "start on an AsyncHub": lambda hub: with_handler().start(aio.connect(hub.address)),
@@ -139,6 +141,23 @@ def test_handlers_of_every_kind(hub, connected):
         connected.publish("a", {"id": number})
         assert log.wait(1) == [number]
         service.stop(unsubscribe=True)
+
+
+def test_a_generator_that_nobody_would_run_is_no_success(hub, connected):
+    def handle(body: bytes):
+        yield body
+
+    async def handle_async(body: bytes):
+        yield body
+
+    for handler in (handle, handle_async):
+        service = em.Service(handler.__name__, retry=em.Retry(max=1))
+        service.on("a")(handler)
+        service.start(connected)
+    connected.publish("a", b"1")
+    settled(hub, connected)
+    for handler in (handle, handle_async):
+        assert "returned the generator" in details(hub, handler.__name__)[0]
 
 
 def test_a_coroutine_that_nobody_would_await_is_no_success(hub, connected):

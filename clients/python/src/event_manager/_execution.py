@@ -88,7 +88,7 @@ class Execution:
                 handler, arguments = quick
                 returned = handler.function(*arguments)
                 if returned is not None:
-                    _refuse_coroutine(returned)
+                    _refuse_unrun(returned)
                 return self._end(delivery, None, None, 0.0) if delivery.touched else b"ACK %d" % delivery.id
         except BaseException as raised:
             return self._end(delivery, None, raised, 0.0)
@@ -100,7 +100,7 @@ class Execution:
             except StopIteration as end:
                 return end.value  # type: ignore[no-any-return]
             try:
-                _refuse_coroutine(call())
+                _refuse_unrun(call())
                 error = None
             except BaseException as raised:
                 error = raised
@@ -113,7 +113,7 @@ class Execution:
                 handler, arguments = quick
                 returned = await (handler.function(*arguments) if handler.is_async else in_thread(handler.function, *arguments))
                 if returned is not None:
-                    _refuse_coroutine(returned)
+                    _refuse_unrun(returned)
                 return self._end(delivery, None, None, 0.0) if delivery.touched else b"ACK %d" % delivery.id
         except BaseException as raised:  # Also if the handler was cancelled.
             return self._end(delivery, None, raised, 0.0)
@@ -125,7 +125,7 @@ class Execution:
             except StopIteration as end:
                 return end.value  # type: ignore[no-any-return]
             try:
-                _refuse_coroutine(await (call() if handler.is_async else in_thread(call)))
+                _refuse_unrun(await (call() if handler.is_async else in_thread(call)))
                 error = None
             except BaseException as raised:
                 error = raised
@@ -228,11 +228,13 @@ class Execution:
         return b"NAK %d %d %b" % (delivery.id, round(delay * 1000), reason.encode())
 
 
-def _refuse_coroutine(returned: Any) -> None:
-    """What isn't `async def` itself would never be awaited, and its event be acknowledged nevertheless."""
+def _refuse_unrun(returned: Any) -> None:
+    """What isn't `async def` itself would never be awaited, a generator never run, and the event be acknowledged nevertheless."""
     if inspect.iscoroutine(returned):
         returned.close()
         raise InvalidArgument(f"a handler returned the coroutine {returned.__qualname__} instead of awaiting it; make it async def")
+    if inspect.isgenerator(returned) or inspect.isasyncgen(returned):
+        raise InvalidArgument(f"a handler returned the generator {returned.__qualname__}, which nobody runs: a handler has no yield")
 
 
 class _PartlyDone:

@@ -50,8 +50,14 @@ def encode(body: Any) -> bytes:
         raise InvalidArgument(f"the body can't be written as JSON: {error}; nothing was sent") from error
 
 
+def check_headers(headers: object) -> None:
+    if not isinstance(headers, Mapping):
+        raise InvalidArgument(f"headers are a mapping of names to text, not {headers!r:.80}; nothing was sent")
+
+
 def encode_headers(headers: Mapping[str, str]) -> bytes:
     """The frame with an event's headers."""
+    check_headers(headers)
     for name, value in headers.items():
         if not isinstance(name, str) or not isinstance(value, str):
             raise InvalidArgument(f"headers are text, not {name!r}: {value!r}; nothing was sent")

@@ -154,7 +154,9 @@ class Hub:
             data = self._codec.encode(body)
             if self._codec.content_type != "application/json":
                 more["content-type"] = self._codec.content_type
-        more.update(headers or {})
+        if headers:
+            _typed.check_headers(headers)
+            more.update(headers)
         if self._told is not None:
             self._told.on_publish(subject, data, more)
         above = self._compress_above
