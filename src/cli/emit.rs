@@ -10,7 +10,7 @@ use tokio::io::{AsyncBufReadExt, BufReader, stdin};
 use super::output::{Out, complain};
 use super::progress::Progress;
 use super::signals::wait_for;
-use super::target::Target;
+use super::target::{Target, finite_seconds};
 use event_manager_client::{Client, ClientError};
 use event_manager_wire::messagebus::{ENGINE_WAIT_MAX, Message, Token};
 
@@ -38,7 +38,7 @@ pub(super) struct EmitArgs {
     #[arg(long, value_enum, default_value = "memory")]
     level: Level,
     /// Services' workers don't get the event after so many seconds.
-    #[arg(long, value_name = "SECONDS")]
+    #[arg(long, value_name = "SECONDS", value_parser = finite_seconds)]
     ttl: Option<f64>,
     /// Nobody gets the event before this time, in ms since 1970.
     #[arg(long, value_name = "MS")]

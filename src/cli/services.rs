@@ -123,7 +123,7 @@ fn row(service: &ServiceStatus) -> [String; 8] {
         },
         format!("{}/{}", workers.ready, workers.connected),
         workers.stalled.to_string(),
-        service.queue.events.to_string(),
+        counters.queued.to_string(),
         counters.delivered.to_string(),
         counters.dropped_total().to_string(),
         match is_left(service) && subjects.is_empty() {
@@ -200,9 +200,14 @@ fn write_details(out: &mut impl Write, service: &ServiceStatus) -> std::io::Resu
         )?;
     }
     let counters = &service.counters;
+    // Only who shares a queue at an engine gives events back to it.
+    let returned = match counters.returned {
+        0 => String::new(),
+        returned => format!(" + returned {returned}"),
+    };
     writeln!(
         out,
-        "    matched {} = delivered {} + queued {} + in flight {} + dead-lettered {} + expired {} + dropped {}; unconfirmed {}, retries {}, letters lost {}",
+        "    matched {} = delivered {} + queued {} + in flight {} + dead-lettered {} + expired {} + dropped {}{returned}; unconfirmed {}, retries {}, letters lost {}",
         counters.matched,
         counters.delivered,
         counters.queued,

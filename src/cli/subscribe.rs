@@ -7,7 +7,7 @@ use clap::Args;
 use serde_json::{Map, Value, json};
 
 use super::output::{Out, quoted, shown};
-use super::target::Target;
+use super::target::{Target, finite_seconds};
 use super::worker::Kept;
 use event_manager_client::ClientError;
 use event_manager_wire::api::SubscriptionTerms;
@@ -26,7 +26,7 @@ pub(super) struct SubscribeArgs {
     #[arg(long, value_enum)]
     delivery: Option<Kept>,
     /// Seconds that a worker may owe an answer.
-    #[arg(long, value_name = "SECONDS")]
+    #[arg(long, value_name = "SECONDS", value_parser = finite_seconds)]
     ack_timeout: Option<f64>,
     /// How failed events are tried again: {"initialMs": …, "multiplier": …, "maxMs": …, "maxDeliveries": …}
     #[arg(long, value_name = "JSON", value_parser = object)]

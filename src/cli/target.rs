@@ -31,6 +31,15 @@ pub(super) fn seconds(text: &str) -> Result<f64, String> {
     seconds.ok_or_else(|| "expected seconds from 0.001 to 86400".into())
 }
 
+/// Seconds that the daemon bounds. JSON has no other numbers than these.
+pub(super) fn finite_seconds(text: &str) -> Result<f64, String> {
+    let seconds: Option<f64> = text
+        .parse()
+        .ok()
+        .filter(|seconds: &f64| seconds.is_finite());
+    seconds.ok_or_else(|| "expected a number of seconds".into())
+}
+
 /// An address to connect to.
 pub(super) fn address(text: &str) -> Result<String, String> {
     let endpoint = text
