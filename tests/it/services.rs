@@ -299,6 +299,40 @@ fn the_first_ready_decides_on_the_envelope() {
     what_was_not_written_goes_to_another(&[delimited, plain]);
 }
 
+/// What its first worker was sent before there were others on its connection, and before it spoke otherwise.
+#[test]
+fn what_was_not_written_to_a_connection_that_became_a_proxys_is_whole() {
+    let plain = message(&["READY"]);
+    let delimited = message(&["", "READY"]);
+    let behind = message(&["id", "", "READY"]);
+    for envelopes in [
+        [plain.clone(), behind.clone(), delimited.clone()],
+        [delimited, behind, plain],
+    ] {
+        let (daemon, address) = start();
+        let mut stalled = RawPeer::met(&address, "DEALER");
+        stalled.send(&envelopes[0]);
+        daemon.wait_for_ready(SERVICE, 1);
+        let publisher = daemon.publisher();
+        (0..LARGE_EVENTS).for_each(|n| publish_large(&publisher, n));
+        daemon.wait_for("a full service", |status| {
+            let service = &status.services[0];
+            service.workers.stalled == 1 && service.counters.matched == LARGE_EVENTS
+        });
+        stalled.send(&envelopes[1..].concat());
+        daemon.wait_for_ready(SERVICE, 2);
+        drop(stalled);
+        daemon.wait_for_ready(SERVICE, 0);
+        let found = counters(&daemon, SERVICE);
+        assert!(found.delivered > 0 && found.queued > 0 && found.in_flight == 0);
+        let healthy = daemon.worker(SERVICE, &address);
+        for n in found.delivered..LARGE_EVENTS {
+            assert_eq!(large(&healthy), n);
+        }
+        assert!(is_silent(&healthy, 50));
+    }
+}
+
 const REPLACEMENTS: usize = 50;
 
 /// What all workers of a service together do to a stream of numbers.

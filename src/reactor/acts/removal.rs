@@ -129,10 +129,7 @@ impl Hub {
             service.account.delivered += written;
             service.account.in_flight -= written;
             let events = unwritten.into_iter().filter(|one| one.is_event);
-            let events = events
-                .map(|event| Peer::without_delimiter(envelope, event.message))
-                .collect();
-            service.worker_left(worker, events);
+            service.worker_left(worker, events.map(|event| event.message).collect());
             Aftermath::default()
         };
         self.notes.dropped_since(service, &before);

@@ -31,6 +31,7 @@ pub(crate) fn outweighs(backing_bytes: usize, bytes: usize) -> bool {
 /// A message that was not written whole.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Unwritten {
+    /// An event is as it was before it was [put behind](Outbox::push_behind) something.
     pub(crate) message: Bytes,
     /// It was pushed as an event.
     pub(crate) is_event: bool,
@@ -41,6 +42,8 @@ pub(crate) struct Unwritten {
 struct Segment {
     bytes: Bytes,
     events: u64,
+    /// What stands before each event.
+    prefix_bytes: usize,
     /// The size of the memory that `bytes` keeps alive.
     backing_bytes: usize,
 }
@@ -79,6 +82,8 @@ pub(crate) struct Outbox {
     tail_events: u64,
     /// Messages that are no events are in the tail, so no events are.
     tail_has_others: bool,
+    /// What stands before each of its events.
+    tail_prefix_bytes: usize,
     bytes: usize,
     events: u64,
     /// More than commands is among them.
@@ -146,23 +151,38 @@ impl Outbox {
 
     /// Appends whole messages, by copy: so many events, or, with 0, other messages.
     pub(crate) fn push_copy(&mut self, bytes: &[u8], events: u64) {
-        self.begin_in_tail(events > 0);
+        self.begin_in_tail(events > 0, 0);
         self.push_commands(bytes);
         self.tail_events += events;
         self.events += events;
         self.has_messages = true;
     }
 
-    /// Messages are about to be appended to the tail, events or others.
-    fn begin_in_tail(&mut self, are_events: bool) {
+    /// Appends one event, by copy, and before it what only its receiver wants there.
+    pub(crate) fn push_behind(&mut self, prefix: &[u8], event: &[u8]) {
+        self.begin_in_tail(true, prefix.len());
+        self.make_room(prefix.len() + event.len());
+        self.push_commands(prefix);
+        self.push_commands(event);
+        self.tail_events += 1;
+        self.events += 1;
+        self.has_messages = true;
+    }
+
+    /// Messages are about to be appended to the tail: others, or events with so much before each.
+    fn begin_in_tail(&mut self, are_events: bool, prefix_bytes: usize) {
         let is_mixed = match are_events {
-            true => self.tail_has_others,
+            true => {
+                self.tail_has_others
+                    || self.tail_events > 0 && self.tail_prefix_bytes != prefix_bytes
+            }
             false => self.tail_events > 0,
         };
         if is_mixed {
             self.end_tail();
         }
         self.tail_has_others = !are_events;
+        self.tail_prefix_bytes = prefix_bytes;
     }
 
     /// Appends one message that is in pieces, by copy, and counts it as no event.
@@ -170,7 +190,7 @@ impl Outbox {
         let bytes = parts.iter().map(|part| part.len()).sum();
         self.has_messages = true;
         if bytes < COPY_BELOW_BYTES {
-            self.begin_in_tail(false);
+            self.begin_in_tail(false, 0);
             self.make_room(bytes);
             parts
                 .iter()
@@ -217,6 +237,7 @@ impl Outbox {
         self.segments.push_back(Segment {
             bytes: all.slice(part),
             events,
+            prefix_bytes: 0,
             backing_bytes,
         });
     }
@@ -234,6 +255,7 @@ impl Outbox {
             self.segments.push_back(Segment {
                 bytes,
                 events,
+                prefix_bytes: self.tail_prefix_bytes,
                 backing_bytes,
             });
             self.tail = BytesMut::new();
@@ -400,8 +422,11 @@ impl Outbox {
         for (i, segment) in self.segments.drain(..).enumerate() {
             let written = if i == 0 { self.written } else { 0 };
             let is_event = segment.events > 0;
-            for_each_message(&segment.bytes, |message, end| {
+            for_each_message(&segment.bytes, |mut message, end| {
                 if end > written {
+                    if is_event {
+                        message.advance(segment.prefix_bytes);
+                    }
                     unwritten.push(Unwritten { message, is_event });
                     written_events = written_events.saturating_sub(is_event.into());
                 }
@@ -460,16 +485,21 @@ mod tests {
         ) {
             let mut outbox = Outbox::default();
             let mut room = Room(0, vec![]);
-            let (mut expected, mut messages, mut reported) = (vec![], vec![], 0);
+            let (mut expected, mut messages, mut all, mut reported) = (vec![], vec![], vec![], 0);
             for (n, (size, large, more_room, kind)) in pushes.into_iter().enumerate() {
                 let message = event(n as u8, size);
+                if kind == 3 {
+                    expected.extend_from_slice(b"\x01\0");
+                }
                 expected.extend_from_slice(&message);
                 let is_event = kind > 0;
                 messages.push((expected.len(), is_event));
+                all.push(Unwritten { message: message.clone(), is_event });
                 let backing = message.len() * if large { 100 } else { 1 };
                 match kind {
                     0 if large => outbox.push_joined([&message[..1], &message[1..], &[], &[]]),
                     1 => outbox.push_copy(&message, 1),
+                    3 => outbox.push_behind(b"\x01\0", &message),
                     _ => outbox.push(&message, 0..message.len(), is_event.into(), backing),
                 }
                 let events = || messages.iter().filter(|(_, is_event)| *is_event);
@@ -487,12 +517,7 @@ mod tests {
             let whole_events = messages[..whole].iter().filter(|(_, is_event)| *is_event).count();
             let (unwritten, late) = outbox.take_unwritten();
             prop_assert_eq!(reported + late as usize, whole_events);
-            let all: Vec<u8> = unwritten.iter().flat_map(|one| one.message.to_vec()).collect();
-            let kinds: Vec<_> = unwritten.iter().map(|one| one.is_event).collect();
-            let expected_kinds: Vec<_> = messages[whole..].iter().map(|(_, is_event)| *is_event).collect();
-            prop_assert_eq!(kinds, expected_kinds);
-            let written = messages[..whole].last().map_or(0, |(end, _)| *end);
-            prop_assert_eq!(&all[..], &expected[written..]);
+            prop_assert_eq!(&unwritten[..], &all[whole..]);
             prop_assert!(outbox.is_empty());
         }
     }

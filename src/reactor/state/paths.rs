@@ -125,6 +125,12 @@ pub(super) fn named_word(delivery: &Delivery, event_id: &str) -> BytesMut {
     frame
 }
 
+/// Which delivery a message is that was not written, if it is one.
+pub(super) fn delivery_of(message: &[u8]) -> Option<DeliveryId> {
+    let first = frames(message).find(|frame| !frame.is_empty())?;
+    event_id(first).map(DeliveryId)
+}
+
 impl Proxied {
     pub(crate) fn workers(&self) -> impl Iterator<Item = WorkerKey> {
         self.paths.keys().copied()
@@ -259,24 +265,28 @@ impl Proxied {
         for message in self.under_way.iter().take(written) {
             *left.written.entry(message.worker).or_default() += u64::from(message.is_event);
         }
-        let own = self.own.and_then(|own| {
-            let path = self.paths.get(&own.worker)?;
+        if let Some(own) = self.own {
             let reported = left.written.entry(own.worker).or_default();
             let events = unwritten[..before].iter().filter(|one| one.is_event);
             *reported += own.events.saturating_sub(events.count() as u64);
-            Some((own.worker, path.prefix.len()))
-        });
+        }
+        // Before there were others, somebody may have been told something who was no worker.
+        let own = self.own.map(|own| (own.worker, 0));
         let others = self.under_way.iter().skip(written);
-        let others = others.map(|message| (message.worker, message.prefix_bytes));
-        let owners = own.into_iter().cycle().take(before).chain(others);
-        for (one, (worker, prefix_bytes)) in unwritten.into_iter().zip(owners) {
+        let others = others.map(|message| Some((message.worker, message.prefix_bytes)));
+        let owners = std::iter::repeat_n(own, before).chain(others);
+        for (one, owner) in unwritten.into_iter().zip(owners) {
+            let Some((worker, prefix_bytes)) = owner else {
+                continue;
+            };
             let body = one.message.slice(prefix_bytes..);
             match one.is_event {
                 true => left.events.push((worker, body)),
-                false => {
-                    let id = frames(&body).next().and_then(event_id).map(DeliveryId);
-                    left.held.entry(worker).or_default().extend(id);
-                }
+                false => left
+                    .held
+                    .entry(worker)
+                    .or_default()
+                    .extend(delivery_of(&body)),
             }
         }
         left

@@ -5,20 +5,19 @@ use std::ops::Range;
 use std::rc::Rc;
 use std::time::Instant;
 
-use bytes::Bytes;
 use tokio::sync::Notify;
 
 use super::clients::ClientId;
 use super::mesh::Downstream;
-use super::paths::{Proxied, Said, named_word};
+use super::paths::{Proxied, Said, delivery_of, named_word};
 use super::prefixes::Prefixes;
 use super::runs::Run;
 use crate::reactor::io::outbox::{Outbox, Unwritten};
 use crate::reactor::io::stream::Stream;
 use event_manager_core::broker::{Delivery, DeliveryId, PeerId, ServiceKey, WorkerKey, Workers};
 use event_manager_core::security::Presented;
-use event_manager_wire::messagebus::{EventWord, event_id};
-use event_manager_zmtp::{Heartbeat, Peer as ZmtpPeer, SocketType, frames_of, short_header};
+use event_manager_wire::messagebus::EventWord;
+use event_manager_zmtp::{Heartbeat, Peer as ZmtpPeer, SocketType, short_header};
 
 /// What a peer is to us, with the state that only its kind has.
 #[derive(Debug)]
@@ -186,9 +185,8 @@ impl Peer {
                 .push(&run.bytes, part, events.len() as u64, run.backing_bytes);
         }
         for event in events {
-            let message = [&DELIMITER, &run.bytes[run.part(event..event + 1)]].concat();
-            let len = message.len();
-            self.outbox.push(&message.into(), 0..len, 1, len);
+            let event = &run.bytes[run.part(event..event + 1)];
+            self.outbox.push_behind(&DELIMITER, event);
         }
     }
 
@@ -279,22 +277,11 @@ impl Peer {
         }
     }
 
-    /// An event as it was before [`push_to_worker`](Self::push_to_worker).
-    pub(crate) fn without_delimiter(envelope: Option<Envelope>, message: Bytes) -> Bytes {
-        match envelope {
-            Some(envelope) if envelope.delimiter => message.slice(DELIMITER.len()..),
-            _ => message,
-        }
-    }
-
     /// The deliveries among messages that were not written to a worker that acknowledges.
     pub(crate) fn deliveries(unwritten: &[Unwritten]) -> Vec<DeliveryId> {
         let messages = unwritten.iter().filter(|one| !one.is_event);
-        let ids = messages.filter_map(|one| {
-            let frames = frames_of(&one.message);
-            let first = frames.iter().find(|frame| !frame.is_empty())?;
-            event_id(first).map(DeliveryId)
-        });
-        ids.collect()
+        messages
+            .filter_map(|one| delivery_of(&one.message))
+            .collect()
     }
 }
