@@ -11,3 +11,4 @@ mod scenario;
 mod soak;
 mod stalled;
 mod strays;
+mod words;
