@@ -37,13 +37,41 @@ pub(crate) struct Unwritten {
     pub(crate) is_event: bool,
 }
 
-/// Whole messages in one piece of memory. All of them are events, or none is.
+/// What messages are.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum Kind {
+    /// No events.
+    #[default]
+    Others,
+    /// Events, as they came.
+    Events,
+    /// Events, each behind so many bytes that only their receiver wants.
+    EventsBehind(u8),
+}
+
+impl Kind {
+    /// Of messages among which there are so many events: all of them, or none.
+    fn of(events: u64) -> Self {
+        match events {
+            0 => Self::Others,
+            _ => Self::Events,
+        }
+    }
+
+    fn prefix_bytes(self) -> usize {
+        match self {
+            Self::EventsBehind(bytes) => bytes.into(),
+            _ => 0,
+        }
+    }
+}
+
+/// Whole messages of one kind, in one piece of memory.
 #[derive(Debug)]
 struct Segment {
     bytes: Bytes,
     events: u64,
-    /// What stands before each event.
-    prefix_bytes: usize,
+    kind: Kind,
     /// The size of the memory that `bytes` keeps alive.
     backing_bytes: usize,
 }
@@ -80,10 +108,8 @@ pub(crate) struct Outbox {
     /// Copies, behind all segments.
     tail: BytesMut,
     tail_events: u64,
-    /// Messages that are no events are in the tail, so no events are.
-    tail_has_others: bool,
-    /// What stands before each of its events.
-    tail_prefix_bytes: usize,
+    /// What the messages in the tail are, if there are some.
+    tail_kind: Kind,
     bytes: usize,
     events: u64,
     /// More than commands is among them.
@@ -151,7 +177,7 @@ impl Outbox {
 
     /// Appends whole messages, by copy: so many events, or, with 0, other messages.
     pub(crate) fn push_copy(&mut self, bytes: &[u8], events: u64) {
-        self.begin_in_tail(events > 0, 0);
+        self.begin_in_tail(Kind::of(events));
         self.push_commands(bytes);
         self.tail_events += events;
         self.events += events;
@@ -159,30 +185,23 @@ impl Outbox {
     }
 
     /// Appends one event, by copy, and before it what only its receiver wants there.
-    pub(crate) fn push_behind(&mut self, prefix: &[u8], event: &[u8]) {
-        self.begin_in_tail(true, prefix.len());
+    pub(crate) fn push_behind<const N: usize>(&mut self, prefix: [u8; N], event: &[u8]) {
+        self.begin_in_tail(Kind::EventsBehind(const { N as u8 }));
         self.make_room(prefix.len() + event.len());
-        self.push_commands(prefix);
+        self.push_commands(&prefix);
         self.push_commands(event);
         self.tail_events += 1;
         self.events += 1;
         self.has_messages = true;
     }
 
-    /// Messages are about to be appended to the tail: others, or events with so much before each.
-    fn begin_in_tail(&mut self, are_events: bool, prefix_bytes: usize) {
-        let is_mixed = match are_events {
-            true => {
-                self.tail_has_others
-                    || self.tail_events > 0 && self.tail_prefix_bytes != prefix_bytes
-            }
-            false => self.tail_events > 0,
-        };
-        if is_mixed {
+    /// Messages of this kind are about to be appended to the tail.
+    #[inline]
+    fn begin_in_tail(&mut self, kind: Kind) {
+        if self.tail_kind != kind {
             self.end_tail();
+            self.tail_kind = kind;
         }
-        self.tail_has_others = !are_events;
-        self.tail_prefix_bytes = prefix_bytes;
     }
 
     /// Appends one message that is in pieces, by copy, and counts it as no event.
@@ -190,7 +209,7 @@ impl Outbox {
         let bytes = parts.iter().map(|part| part.len()).sum();
         self.has_messages = true;
         if bytes < COPY_BELOW_BYTES {
-            self.begin_in_tail(false, 0);
+            self.begin_in_tail(Kind::Others);
             self.make_room(bytes);
             parts
                 .iter()
@@ -237,13 +256,12 @@ impl Outbox {
         self.segments.push_back(Segment {
             bytes: all.slice(part),
             events,
-            prefix_bytes: 0,
+            kind: Kind::of(events),
             backing_bytes,
         });
     }
 
     fn end_tail(&mut self) {
-        self.tail_has_others = false;
         if !self.tail.is_empty() {
             // A tail that ends early has room for much that will not come.
             if self.tail.len() * 2 < self.tail.capacity() {
@@ -255,7 +273,7 @@ impl Outbox {
             self.segments.push_back(Segment {
                 bytes,
                 events,
-                prefix_bytes: self.tail_prefix_bytes,
+                kind: self.tail_kind,
                 backing_bytes,
             });
             self.tail = BytesMut::new();
@@ -379,7 +397,6 @@ impl Outbox {
             self.written = 0;
             self.events -= std::mem::take(&mut self.tail_events);
             self.tail.clear();
-            self.tail_has_others = false;
             if self.tail.capacity() > IDLE_BYTES_MAX {
                 self.tail = BytesMut::new();
             }
@@ -421,11 +438,11 @@ impl Outbox {
         let mut written_events = std::mem::take(&mut self.events);
         for (i, segment) in self.segments.drain(..).enumerate() {
             let written = if i == 0 { self.written } else { 0 };
-            let is_event = segment.events > 0;
+            let is_event = segment.kind != Kind::Others;
             for_each_message(&segment.bytes, |mut message, end| {
                 if end > written {
                     if is_event {
-                        message.advance(segment.prefix_bytes);
+                        message.advance(segment.kind.prefix_bytes());
                     }
                     unwritten.push(Unwritten { message, is_event });
                     written_events = written_events.saturating_sub(is_event.into());
@@ -499,7 +516,7 @@ mod tests {
                 match kind {
                     0 if large => outbox.push_joined([&message[..1], &message[1..], &[], &[]]),
                     1 => outbox.push_copy(&message, 1),
-                    3 => outbox.push_behind(b"\x01\0", &message),
+                    3 => outbox.push_behind(*b"\x01\0", &message),
                     _ => outbox.push(&message, 0..message.len(), is_event.into(), backing),
                 }
                 let events = || messages.iter().filter(|(_, is_event)| *is_event);

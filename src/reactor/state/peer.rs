@@ -186,7 +186,7 @@ impl Peer {
         }
         for event in events {
             let event = &run.bytes[run.part(event..event + 1)];
-            self.outbox.push_behind(&DELIMITER, event);
+            self.outbox.push_behind(DELIMITER, event);
         }
     }
 
