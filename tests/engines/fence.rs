@@ -60,9 +60,10 @@ fn machines(broker: &Nats, pids: &[i64]) -> Vec<Machine> {
     let mut machines: Vec<_> = (0..pids.len()).map(start).collect();
     for (n, machine) in machines.iter_mut().enumerate() {
         let hub = machine.hub.as_ref().expect("it runs");
-        // One of them may have the lease by now.
-        let status = hub.status();
-        assert!(status.instances.fenced || status.lease.is_some());
+        // It starts fenced, which STATUS shows in a moment; one of them may have the lease by then.
+        hub.wait_for("the fence", |status| {
+            status.instances.fenced || status.lease.is_some()
+        });
         machine.instance = Some(Scheduler::start_each(
             INTERVAL,
             hub,
