@@ -242,10 +242,12 @@ fn large(socket: &zmq::Socket) -> u64 {
 
 /// A worker that says READY in some envelopes, reads nothing, and dies. What it had not been written
 /// goes to another, whole and in order.
-fn what_was_not_written_goes_to_another(envelopes: &[Vec<u8>]) {
+/// A worker that says this, and reads nothing: of large events some are written to it, some are in its
+/// outbox, and some wait.
+fn stalled(ready: &[u8]) -> (TestDaemon, String, RawPeer) {
     let (daemon, address) = start();
     let mut stalled = RawPeer::met(&address, "DEALER");
-    stalled.send(&envelopes[0]);
+    stalled.send(ready);
     daemon.wait_for_ready(SERVICE, 1);
     let publisher = daemon.publisher();
     (0..LARGE_EVENTS).for_each(|n| publish_large(&publisher, n));
@@ -253,6 +255,11 @@ fn what_was_not_written_goes_to_another(envelopes: &[Vec<u8>]) {
         let service = &status.services[0];
         service.workers.stalled == 1 && service.counters.matched == LARGE_EVENTS
     });
+    (daemon, address, stalled)
+}
+
+fn what_was_not_written_goes_to_another(envelopes: &[Vec<u8>]) {
+    let (daemon, address, mut stalled) = stalled(&envelopes[0]);
     for (n, envelope) in envelopes.iter().enumerate().skip(1) {
         stalled.send(envelope);
         // What is discarded is counted, so it tells that what came before was taken.
@@ -309,16 +316,7 @@ fn what_was_not_written_to_a_connection_that_became_a_proxys_is_whole() {
         [plain.clone(), behind.clone(), delimited.clone()],
         [delimited, behind, plain],
     ] {
-        let (daemon, address) = start();
-        let mut stalled = RawPeer::met(&address, "DEALER");
-        stalled.send(&envelopes[0]);
-        daemon.wait_for_ready(SERVICE, 1);
-        let publisher = daemon.publisher();
-        (0..LARGE_EVENTS).for_each(|n| publish_large(&publisher, n));
-        daemon.wait_for("a full service", |status| {
-            let service = &status.services[0];
-            service.workers.stalled == 1 && service.counters.matched == LARGE_EVENTS
-        });
+        let (daemon, address, mut stalled) = stalled(&envelopes[0]);
         stalled.send(&envelopes[1..].concat());
         daemon.wait_for_ready(SERVICE, 2);
         drop(stalled);

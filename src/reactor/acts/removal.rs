@@ -65,7 +65,7 @@ impl Hub {
     fn let_subscriber_go(&mut self, mut peer: Peer) {
         let in_outbox = peer.outbox.events();
         let (_, written) = peer.outbox.take_unwritten();
-        self.count_lost(&peer.address, in_outbox, written, in_outbox - written);
+        self.count_lost(&peer.address, in_outbox, written);
         if let Role::Subscriber { prefixes, .. } = peer.role {
             self.accounts.prefixes.depart(peer.id, prefixes);
         }
@@ -92,8 +92,9 @@ impl Hub {
     }
 
     /// A subscriber is gone. Of the events in its outbox so many were written since that was last
-    /// reported, and so many were not.
-    fn count_lost(&mut self, address: &str, in_outbox: u64, written: u64, lost: u64) {
+    /// reported; the others are lost.
+    fn count_lost(&mut self, address: &str, in_outbox: u64, written: u64) {
+        let lost = in_outbox - written;
         self.accounts.subscribers.delivered += written;
         self.accounts.subscribers.in_flight -= in_outbox;
         let dropped = &mut self.accounts.subscribers.dropped;

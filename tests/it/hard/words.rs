@@ -12,6 +12,7 @@ use crate::support::{PATIENCE, TestDaemon};
 
 const CONNECTIONS: u64 = 1000;
 const SERVICES: [&str; 3] = ["Live", "Kept", "Ordered"];
+/// Most say that they are ready.
 const WORDS: [&str; 17] = [
     "READY",
     "READY",
@@ -41,7 +42,6 @@ fn words(chance: &mut Chance) -> Vec<u8> {
     let mut said = [greeting(), ready("DEALER", "")].concat();
     for _ in 0..=chance.below(7) {
         let before = BEFORE[chance.below(BEFORE.len() as u64) as usize];
-        // Most say that they are ready.
         let word = WORDS[chance.below(WORDS.len() as u64) as usize];
         said.extend(message(&[before, &[word]].concat()));
     }
