@@ -176,6 +176,12 @@ engines-kills kills="20" events="3000":
     tests/engines/install
     EVENT_MANAGER_KILLS={{ kills }} EVENT_MANAGER_EVENTS={{ events }} EVENT_MANAGER_ENGINES={{ justfile_directory() }}/target/engines cargo test --locked --features traces,tls,engines --test engines -- --nocapture --test-threads 1 kills_of_the_server_and kills_lose_nothing others_have_a_killed
 
+# Three machines with a daemon and four workers each, one of which is cut off or has its daemon killed by turns, so many times,
+# while publishers wait for the engine: 6 to 10 s for each round, of each engine. Needs root and iproute2.
+engines-cut rounds="50":
+    tests/engines/install
+    EVENT_MANAGER_ROUNDS={{ rounds }} EVENT_MANAGER_ENGINES={{ justfile_directory() }}/target/engines cargo test --locked --features traces,tls,engines --test engines -- --ignored --nocapture --test-threads 1 cut_off_and_killed_again_and_again
+
 # Leases at engines, and the fence, while the ways to the engine break, daemons are stopped and their wall clocks are
 # set: 5 to 10 s for each round, of each engine. Needs a C compiler.
 engines-partitions rounds="20":

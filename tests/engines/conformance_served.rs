@@ -16,6 +16,9 @@ use super::support::{TestDaemon, assert_law};
 
 /// A server with queues of services.
 pub trait Queues: Broker {
+    /// One that has its own process, runs, and listens at this address.
+    fn started_at(host: &str) -> Self;
+
     /// How many events of a service are there, given to a daemon or not.
     fn waiting(&self, service: &str) -> u64;
 
@@ -65,6 +68,36 @@ macro_rules! conforms_served {
     };
 }
 pub(crate) use conforms_served;
+
+/// Three machines, of which one is cut off or has its daemon killed by turns, at one engine.
+macro_rules! goes_on_at_machines {
+    ($broker:ty, after_ack_timeout: $after:expr) => {
+        mod machines {
+            use super::*;
+            use crate::conformance_cut::{Run, machines_are_cut_off_and_daemons_killed};
+
+            #[test]
+            fn one_is_cut_off_and_another_s_daemon_is_killed() {
+                machines_are_cut_off_and_daemons_killed::<$broker>(&Run {
+                    rounds: 2,
+                    calm: 100,
+                    after_ack_timeout: None,
+                });
+            }
+
+            #[test]
+            #[ignore = "it takes seconds for each of EVENT_MANAGER_ROUNDS, and root (just engines-cut)"]
+            fn cut_off_and_killed_again_and_again() {
+                machines_are_cut_off_and_daemons_killed::<$broker>(&Run {
+                    rounds: crate::faults::rounds(),
+                    calm: 1000,
+                    after_ack_timeout: Some($after),
+                });
+            }
+        }
+    };
+}
+pub(crate) use goes_on_at_machines;
 
 /// A daemon that serves `Billing` from the engine. `more` is said of the service, too.
 pub struct Served {

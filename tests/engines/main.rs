@@ -14,6 +14,7 @@
 )]
 
 mod conformance;
+mod conformance_cut;
 mod conformance_emit;
 mod conformance_in;
 mod conformance_killed;

@@ -13,7 +13,7 @@ use super::conformance::{
     Broker, Message, conforms, daemon, first_copies, numbers, settings, wait_for, wait_until_empty,
 };
 use super::conformance_in::{Source, conforms_in};
-use super::conformance_served::{Queues, conforms_served};
+use super::conformance_served::{Queues, conforms_served, goes_on_at_machines};
 use super::leases::keeps_leases;
 use super::server::{self, Process, free_port, installed};
 use super::standby::stands_by;
@@ -25,6 +25,7 @@ use super::support::program::Site;
 pub struct Nats {
     process: Option<Process>,
     directory: TempDir,
+    host: String,
     port: u16,
 }
 
@@ -34,20 +35,17 @@ impl Broker for Nats {
     const KNOWS_IDS: bool = true;
 
     fn new() -> Self {
-        Self {
-            process: None,
-            directory: TempDir::new().expect("a directory"),
-            port: free_port(),
-        }
+        Self::at("127.0.0.1")
     }
 
     fn start(&mut self) {
         let port = self.port.to_string();
         let mut command = Command::new(installed("nats-server"));
         command
-            .args(["-js", "-a", "127.0.0.1", "-p", &port, "-sd"])
+            .args(["-js", "-a", &self.host, "-p", &port, "-sd"])
             .arg(self.directory.path());
-        self.process = Some(Process::listening(&mut command, self.port));
+        let process = Process::listening_at(&mut command, &self.host, self.port);
+        self.process = Some(process);
     }
 
     fn kill(&mut self) {
@@ -63,7 +61,7 @@ impl Broker for Nats {
     }
 
     fn url(&self) -> String {
-        format!("nats://127.0.0.1:{}", self.port)
+        format!("nats://{}:{}", self.host, self.port)
     }
 
     fn prepare(&self) {
@@ -80,6 +78,16 @@ impl Broker for Nats {
 }
 
 impl Nats {
+    /// One that listens at this address.
+    fn at(host: &str) -> Self {
+        Self {
+            process: None,
+            directory: TempDir::new().expect("a directory"),
+            host: host.into(),
+            port: free_port(),
+        }
+    }
+
     /// One whose clients may publish to these subjects only, and hear nothing but answers.
     fn allowing(subjects: &[&str]) -> Self {
         let mut nats = Self::new();
@@ -110,10 +118,17 @@ impl Nats {
 conforms!(Nats);
 conforms_in!(Nats);
 conforms_served!(Nats);
+goes_on_at_machines!(Nats, after_ack_timeout: std::time::Duration::from_secs(1));
 stands_by!(Nats);
 keeps_leases!(Nats);
 
 impl Queues for Nats {
+    fn started_at(host: &str) -> Self {
+        let mut started = Self::at(host);
+        started.start();
+        started
+    }
+
     fn waiting(&self, service: &str) -> u64 {
         let left = self.client(&["left", &format!("em-service-{service}"), "workers"]);
         left.as_u64().expect("a number")

@@ -15,7 +15,7 @@ use super::conformance::{
     Broker, Message, conforms, daemon, first_copies, settings, wait_for, wait_until_empty,
 };
 use super::conformance_in::{Source, conforms_in};
-use super::conformance_served::{Queues, conforms_served};
+use super::conformance_served::{Queues, conforms_served, goes_on_at_machines};
 use super::rabbitmq_server::{BODY_BYTES_MAX, Node};
 use super::server::secret;
 use super::support::TestDaemon;
@@ -33,10 +33,7 @@ impl Broker for Rabbit {
     const KNOWS_IDS: bool = false;
 
     fn new() -> Self {
-        Self {
-            node: Arc::new(Mutex::new(Node::new())),
-            vhost: "/".into(),
-        }
+        Self::at("127.0.0.1")
     }
 
     fn start(&mut self) {
@@ -89,6 +86,14 @@ impl Broker for Rabbit {
 }
 
 impl Rabbit {
+    /// One that listens at this address.
+    fn at(host: &str) -> Self {
+        Self {
+            node: Arc::new(Mutex::new(Node::at(host))),
+            vhost: "/".into(),
+        }
+    }
+
     /// One that runs and may be shared, and has nothing.
     fn bare() -> Self {
         let (node, vhost) = Node::shared();
@@ -129,6 +134,12 @@ impl Source for Rabbit {
 }
 
 impl Queues for Rabbit {
+    fn started_at(host: &str) -> Self {
+        let mut started = Self::at(host);
+        started.start();
+        started
+    }
+
     fn waiting(&self, service: &str) -> u64 {
         self.node()
             .left(&self.vhost, &format!("em.service.{service}"))
@@ -163,6 +174,7 @@ impl Queues for Rabbit {
 conforms!(Rabbit);
 conforms_in!(Rabbit);
 conforms_served!(Rabbit);
+goes_on_at_machines!(Rabbit, after_ack_timeout: Duration::from_secs(15));
 
 /// What the bridge of the daemon says while it doesn't work.
 fn problem(daemon: &TestDaemon, state: BridgeState) -> String {

@@ -20,6 +20,7 @@ pub struct Node {
     /// The server's, and before it that of the name service, without which it doesn't start.
     process: Option<(Process, Process)>,
     pub directory: TempDir,
+    host: String,
     pub port: u16,
     /// Where it speaks TLS, once it has a certificate.
     pub tls_port: u16,
@@ -32,10 +33,16 @@ pub struct Node {
 
 impl Node {
     pub fn new() -> Self {
+        Self::at("127.0.0.1")
+    }
+
+    /// One that listens at this address.
+    pub fn at(host: &str) -> Self {
         let directory = TempDir::new().expect("a directory");
         Self {
             process: None,
             directory,
+            host: host.into(),
             port: free_port(),
             tls_port: free_port(),
             dist_port: free_port(),
@@ -73,8 +80,9 @@ impl Node {
     /// Starts it; when this returns, it takes connections.
     pub fn start(&mut self) {
         let mut config = format!(
-            "loopback_users = none\nload_definitions = {}\nmax_message_size = {BODY_BYTES_MAX}\ndisk_free_limit.absolute = 1MB\nlisteners.tcp.1 = 127.0.0.1:{}\n",
+            "loopback_users = none\nload_definitions = {}\nmax_message_size = {BODY_BYTES_MAX}\ndisk_free_limit.absolute = 1MB\nlisteners.tcp.1 = {}:{}\n",
             self.path("definitions.json").display(),
+            self.host,
             self.port
         );
         if self.path("hub.pem").exists() {
@@ -97,7 +105,8 @@ impl Node {
         ];
         let names = Process::listening(Command::new("epmd").args(names), self.names_port);
         let mut command = self.command("rabbitmq-server");
-        self.process = Some((Process::listening(&mut command, self.port), names));
+        let process = Process::listening_at(&mut command, &self.host, self.port);
+        self.process = Some((process, names));
     }
 
     /// A program of the server's, which knows which server is meant.
@@ -180,7 +189,8 @@ impl Node {
     /// Where a virtual host is.
     pub fn url(&self, vhost: &str) -> String {
         format!(
-            "amqp://127.0.0.1:{}/{}",
+            "amqp://{}:{}/{}",
+            self.host,
             self.port,
             vhost.replace('/', "%2f")
         )

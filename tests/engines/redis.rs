@@ -19,6 +19,7 @@ use super::support::peers::publish;
 pub struct Redis {
     process: Option<Process>,
     directory: TempDir,
+    host: String,
     port: u16,
 }
 
@@ -28,11 +29,7 @@ impl Broker for Redis {
     const KNOWS_IDS: bool = false;
 
     fn new() -> Self {
-        Self {
-            process: None,
-            directory: TempDir::new().expect("a directory"),
-            port: free_port(),
-        }
+        Self::at("127.0.0.1")
     }
 
     fn start(&mut self) {
@@ -52,7 +49,7 @@ impl Broker for Redis {
     }
 
     fn url(&self) -> String {
-        format!("redis://127.0.0.1:{}", self.port)
+        format!("redis://{}:{}", self.host, self.port)
     }
 
     fn prepare(&self) {}
@@ -68,15 +65,27 @@ impl Broker for Redis {
 }
 
 impl Redis {
+    /// One that listens at this address.
+    pub fn at(host: &str) -> Self {
+        Self {
+            process: None,
+            directory: TempDir::new().expect("a directory"),
+            host: host.into(),
+            port: free_port(),
+        }
+    }
+
     pub fn start_with(&mut self, more: &[&str]) {
         let mut command = Command::new("redis-server");
         command
-            .args(["--bind", "127.0.0.1", "--port", &self.port.to_string()])
+            .args(["--bind", &self.host, "--port", &self.port.to_string()])
+            .args(["--protected-mode", "no"])
             .args(["--appendonly", "yes", "--appendfsync", "always"])
             .args(["--save", "", "--proto-max-bulk-len", "1mb", "--dir"])
             .arg(self.directory.path())
             .args(more);
-        self.process = Some(Process::listening(&mut command, self.port));
+        let process = Process::listening_at(&mut command, &self.host, self.port);
+        self.process = Some(process);
     }
 
     pub fn client(&self, arguments: &[&str]) -> Value {

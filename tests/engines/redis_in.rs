@@ -10,7 +10,9 @@ use super::conformance::{Broker, numbers};
 use super::conformance_in::{
     Source, conforms_in, daemon, dead_letters, settings, wait_for, wait_until_settled, worked,
 };
-use super::conformance_served::{Queues, conforms_served, settings as served_settings};
+use super::conformance_served::{
+    Queues, conforms_served, goes_on_at_machines, settings as served_settings,
+};
 use super::redis::Redis;
 use super::server::secret;
 use super::support::peers::{publish, received};
@@ -34,8 +36,15 @@ impl Source for Redis {
 
 conforms_in!(Redis);
 conforms_served!(Redis);
+goes_on_at_machines!(Redis, after_ack_timeout: std::time::Duration::from_secs(1));
 
 impl Queues for Redis {
+    fn started_at(host: &str) -> Self {
+        let mut started = Self::at(host);
+        started.start();
+        started
+    }
+
     fn waiting(&self, service: &str) -> u64 {
         let key = format!("em:service:{service}");
         let entries = self.command(&["XRANGE", &key, "-", "+"]);

@@ -83,11 +83,16 @@ pub struct Process(Child);
 impl Process {
     /// Starts it; when this returns, it listens on this port.
     pub fn listening(command: &mut Command, port: u16) -> Self {
+        Self::listening_at(command, "127.0.0.1", port)
+    }
+
+    /// The same at another address of this machine.
+    pub fn listening_at(command: &mut Command, host: &str, port: u16) -> Self {
         let name = command.get_program().to_owned();
         let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn();
         let mut child = child.unwrap_or_else(|error| panic!("{}: {error}", name.display()));
         let begun = Instant::now();
-        while TcpStream::connect(("127.0.0.1", port)).is_err() {
+        while TcpStream::connect((host, port)).is_err() {
             if let Some(status) = child.try_wait().expect("its state") {
                 panic!("{} has ended: {status}", name.display());
             }

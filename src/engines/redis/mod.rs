@@ -50,7 +50,8 @@ const CONNECTION_LOST: &str = "the connection was lost";
 const NO_REDIS: &str =
     "is it a Redis, without TLS for redis:// and with it for rediss://? Correct servers";
 
-/// A connection, which never comes back by itself.
+/// A connection, which never comes back by itself. A clone is the same one.
+#[derive(Clone)]
 struct Connection {
     commands: MultiplexedConnection,
     /// Notified when it is lost.

@@ -7,8 +7,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::pin::Pin;
 use std::time::{Duration, Instant};
 
-use redis::{RedisError, Value, cmd, pipe};
-use tokio::time::{sleep_until, timeout};
+use redis::{Value, cmd, pipe};
+use tokio::time::timeout;
 
 use super::super::{Failure, Incoming, Pending, Queue, QueueOf, Receipt, User};
 use super::source::{ANSWER_MAX, Entry, entries_of, incoming, read_entries, text, unreadable};
@@ -25,8 +25,26 @@ const READ_MAX: Duration = Duration::from_millis(500);
 /// How often it is looked for what others have had for too long, or have given back.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 
-/// A read that waits: who doesn't wait for it any longer loses none.
-type Read = Pin<Box<dyn Future<Output = Result<Value, RedisError>>>>;
+/// What is looked for.
+#[derive(Debug, Clone, Copy)]
+enum Sought {
+    /// What this consumer took before, and nothing was heard of.
+    Own,
+    /// What others have had for too long, or have given back.
+    Idle,
+    /// What nobody has had.
+    New,
+}
+
+/// What was found, and how often each was given to somebody.
+type Found = Vec<(Entry, u32)>;
+
+/// Something that was begun. Whatever it finds is this consumer's at the server by then, so it is waited for again by
+/// who comes next, when who waits for it doesn't any longer.
+struct Begun {
+    sought: Sought,
+    finding: Pin<Box<dyn Future<Output = Result<Found, Failure>>>>,
+}
 
 /// Where the events of a service are.
 pub(super) fn key_of(service: &str) -> String {
@@ -42,7 +60,7 @@ pub(in crate::engines) struct RedisQueue {
     /// What we are called in the group; the same after a restart.
     consumer: String,
     ack_timeout: Duration,
-    read: Option<Read>,
+    begun: Option<Begun>,
     /// Of what this consumer took before: those behind this one are not taken again yet. `None` if all are.
     own_behind: Option<String>,
     look_at: Instant,
@@ -76,7 +94,7 @@ impl RedisQueue {
             key,
             consumer: user.hub_id.to_string(),
             ack_timeout: queue.ack_timeout,
-            read: None,
+            begun: None,
             own_behind: Some("0".into()),
             look_at: now(),
             held: BTreeMap::new(),
@@ -84,137 +102,80 @@ impl RedisQueue {
         })
     }
 
-    fn begin_read(&self, count: usize, from: &str) -> Read {
-        let mut command = cmd("XREADGROUP");
-        command.arg("GROUP").arg(GROUP).arg(&self.consumer);
-        command.arg("COUNT").arg(count);
-        if from == ">" {
-            // What is to be looked for next doesn't wait for it. To 0 it would never end.
-            let wait = self.look_at.saturating_duration_since(now()).min(READ_MAX);
-            command.arg("BLOCK").arg(wait.as_millis().max(1) as u64);
+    /// What is to be done next: what was left comes first, and what nobody has had last.
+    fn begin(&self, count: usize) -> Begun {
+        let reader = Reader {
+            reading: self.reading.clone(),
+            telling: self.telling.clone(),
+            key: self.key.clone(),
+            consumer: self.consumer.clone(),
+        };
+        match self.own_behind.clone() {
+            Some(behind) => Begun {
+                sought: Sought::Own,
+                finding: Box::pin(async move { reader.own(count, &behind).await }),
+            },
+            None if now() >= self.look_at => {
+                let idle = self.ack_timeout;
+                Begun {
+                    sought: Sought::Idle,
+                    finding: Box::pin(async move { reader.claim(count, idle).await }),
+                }
+            }
+            None => {
+                // What is to be looked for next doesn't wait for it.
+                let wait = self.look_at.saturating_duration_since(now()).min(READ_MAX);
+                Begun {
+                    sought: Sought::New,
+                    finding: Box::pin(async move { reader.unseen(count, wait).await }),
+                }
+            }
         }
-        command.arg("STREAMS").arg(&self.key).arg(from);
-        Box::pin(self.reading.send(command))
     }
 
-    /// What a read has brought, one that was begun before, too.
-    async fn read(&mut self, count: usize, from: &str) -> Result<Vec<Entry>, Failure> {
-        if self.read.is_none() {
-            self.read = Some(self.begin_read(count, from));
-        }
-        let Some(read) = &mut self.read else {
+    /// What that which was begun has found.
+    async fn finish(&mut self) -> Result<Vec<Incoming>, Failure> {
+        let Some(begun) = &mut self.begun else {
             return Ok(vec![]);
         };
-        let answer = timeout(READ_MAX + ANSWER_MAX, read).await;
-        self.read = None;
-        match answer {
-            Ok(Ok(answer)) => read_entries(answer),
-            Ok(Err(error)) => Err(failure(&error)),
-            Err(_) => Err(Failure::Lost(format!("no answer within {ANSWER_MAX:?}"))),
+        let sought = begun.sought;
+        let found = begun.finding.as_mut().await;
+        // Nothing is waited for from here on.
+        self.begun = None;
+        let found = found?;
+        match sought {
+            Sought::Own => self.own_behind = found.last().map(|(last, _)| last.id.clone()),
+            Sought::Idle if found.is_empty() => self.look_at = now() + LOOK_EVERY,
+            Sought::Idle | Sought::New => {}
         }
+        Ok(self.given(found))
     }
 
     async fn take_some(&mut self, room: usize) -> Result<Vec<Incoming>, Failure> {
-        if room == 0 && self.read.is_none() {
-            return Err(Failure::Lost(self.telling.lost().await));
-        }
         loop {
-            let count = room.max(1);
-            if self.read.is_none()
-                && let Some(behind) = self.own_behind.clone()
-            {
-                let entries = self.read(count, &behind).await?;
-                self.own_behind = entries.last().map(|last| last.id.clone());
-                if !entries.is_empty() {
-                    return self.given(entries, true).await;
+            if self.begun.is_none() {
+                if room == 0 {
+                    return Err(Failure::Lost(self.telling.lost().await));
                 }
+                self.begun = Some(self.begin(room));
             }
-            if self.read.is_none() && now() >= self.look_at {
-                let entries = self.claim(count).await?;
-                if !entries.is_empty() {
-                    return self.given(entries, true).await;
-                }
-                self.look_at = now() + LOOK_EVERY;
-            }
-            let entries = self.read(count, ">").await?;
-            if !entries.is_empty() {
-                return self.given(entries, false).await;
-            }
-            if room == 0 {
-                sleep_until(self.look_at.into()).await;
+            let taken = self.finish().await?;
+            if !taken.is_empty() {
+                return Ok(taken);
             }
         }
     }
 
-    /// Takes over what others have had for too long, or have given back.
-    async fn claim(&mut self, count: usize) -> Result<Vec<Entry>, Failure> {
-        // A claim looks at ten entries for each that is wanted: those that others work on could be all that
-        // it ever sees.
-        let idle = self.ack_timeout.as_millis() as u64;
-        let mut looking = cmd("XPENDING");
-        looking.arg(&self.key).arg(GROUP).arg("IDLE").arg(idle);
-        looking.arg("-").arg("+").arg(1);
-        let Value::Array(found) = self.telling.ask(&looking, ANSWER_MAX).await? else {
-            return Err(unreadable());
-        };
-        let Some(Value::Array(found)) = found.into_iter().next() else {
-            return Ok(vec![]);
-        };
-        let first = found.into_iter().next().and_then(text);
-        let mut asked = cmd("XAUTOCLAIM");
-        asked.arg(&self.key).arg(GROUP).arg(&self.consumer);
-        asked.arg(idle).arg(first.ok_or_else(unreadable)?);
-        asked.arg("COUNT").arg(count);
-        let Value::Array(parts) = self.telling.ask(&asked, ANSWER_MAX).await? else {
-            return Err(unreadable());
-        };
-        let mut parts = parts.into_iter().skip(1);
-        entries_of(parts.next().ok_or_else(unreadable)?)
-    }
-
-    async fn given(&mut self, entries: Vec<Entry>, again: bool) -> Result<Vec<Incoming>, Failure> {
-        let ids: Vec<_> = entries.iter().map(|entry| entry.id.clone()).collect();
-        let counts = match (again, ids.first(), ids.last()) {
-            (true, Some(first), Some(last)) => self.counts(first, last, ids.len()).await?,
-            _ => HashMap::new(),
-        };
-        let taken = entries.into_iter().zip(ids).map(|(entry, id)| {
+    fn given(&mut self, found: Found) -> Vec<Incoming> {
+        let taken = found.into_iter().map(|(entry, count)| {
             self.last += 1;
             let receipt = Receipt(self.last);
-            let count = counts.get(&id).copied().unwrap_or(1);
-            self.held.insert(receipt, id);
+            self.held.insert(receipt, entry.id.clone());
             let mut incoming = incoming(entry, receipt, &self.key, Layout::Plain);
             incoming.given_before = count.saturating_sub(1);
             incoming
         });
-        Ok(taken.collect())
-    }
-
-    /// How often these were given to somebody.
-    async fn counts(
-        &self,
-        first: &str,
-        last: &str,
-        count: usize,
-    ) -> Result<HashMap<String, u32>, Failure> {
-        let mut asked = cmd("XPENDING");
-        asked.arg(&self.key).arg(GROUP).arg(first).arg(last);
-        asked.arg(count).arg(&self.consumer);
-        let Value::Array(rows) = self.telling.ask(&asked, ANSWER_MAX).await? else {
-            return Err(unreadable());
-        };
-        let row = |row| {
-            let Value::Array(cells) = row else {
-                return None;
-            };
-            let mut cells = cells.into_iter();
-            let id = text(cells.next()?)?;
-            match cells.nth(2)? {
-                Value::Int(times) => Some((id, u32::try_from(times).unwrap_or_default())),
-                _ => None,
-            }
-        };
-        Ok(rows.into_iter().filter_map(row).collect())
+        taken.collect()
     }
 
     fn ids(&self, receipts: &[Receipt]) -> Vec<String> {
@@ -271,6 +232,117 @@ impl RedisQueue {
     }
 }
 
+/// Who finds entries, on the connections of a queue.
+struct Reader {
+    reading: Connection,
+    telling: Connection,
+    key: String,
+    consumer: String,
+}
+
+impl Reader {
+    /// Has the server give entries to the consumer: from `from`, or with `>` what nobody has had.
+    async fn read(
+        &self,
+        count: usize,
+        wait: Option<Duration>,
+        from: &str,
+    ) -> Result<Vec<Entry>, Failure> {
+        let mut command = cmd("XREADGROUP");
+        command.arg("GROUP").arg(GROUP).arg(&self.consumer);
+        command.arg("COUNT").arg(count);
+        if let Some(wait) = wait {
+            // With 0 it would never end.
+            command.arg("BLOCK").arg(wait.as_millis().max(1) as u64);
+        }
+        command.arg("STREAMS").arg(&self.key).arg(from);
+        let answer_max = wait.unwrap_or_default() + ANSWER_MAX;
+        match timeout(answer_max, self.reading.send(command)).await {
+            Ok(Ok(answer)) => read_entries(answer),
+            Ok(Err(error)) => Err(failure(&error)),
+            Err(_) => Err(Failure::Lost(format!("no answer within {ANSWER_MAX:?}"))),
+        }
+    }
+
+    async fn unseen(&self, count: usize, wait: Duration) -> Result<Found, Failure> {
+        let entries = self.read(count, Some(wait), ">").await?;
+        Ok(entries.into_iter().map(|entry| (entry, 1)).collect())
+    }
+
+    /// What this consumer has had before, behind this entry.
+    async fn own(&self, count: usize, behind: &str) -> Result<Found, Failure> {
+        let entries = self.read(count, None, behind).await?;
+        self.counted(entries).await
+    }
+
+    /// Takes over what others have had for so long, or have given back.
+    async fn claim(&self, count: usize, idle: Duration) -> Result<Found, Failure> {
+        // A claim looks at ten entries for each that is wanted: those that others work on could be all that
+        // it ever sees.
+        let idle = idle.as_millis() as u64;
+        let mut looking = cmd("XPENDING");
+        looking.arg(&self.key).arg(GROUP).arg("IDLE").arg(idle);
+        looking.arg("-").arg("+").arg(1);
+        let Value::Array(found) = self.telling.ask(&looking, ANSWER_MAX).await? else {
+            return Err(unreadable());
+        };
+        let Some(Value::Array(found)) = found.into_iter().next() else {
+            return Ok(vec![]);
+        };
+        let first = found.into_iter().next().and_then(text);
+        let mut asked = cmd("XAUTOCLAIM");
+        asked.arg(&self.key).arg(GROUP).arg(&self.consumer);
+        asked.arg(idle).arg(first.ok_or_else(unreadable)?);
+        asked.arg("COUNT").arg(count);
+        let Value::Array(parts) = self.telling.ask(&asked, ANSWER_MAX).await? else {
+            return Err(unreadable());
+        };
+        let mut parts = parts.into_iter().skip(1);
+        self.counted(entries_of(parts.next().ok_or_else(unreadable)?)?)
+            .await
+    }
+
+    /// With each, how often it was given to somebody.
+    async fn counted(&self, entries: Vec<Entry>) -> Result<Found, Failure> {
+        let counts = match (entries.first(), entries.last()) {
+            (Some(first), Some(last)) => self.counts(&first.id, &last.id, entries.len()).await?,
+            _ => HashMap::new(),
+        };
+        let with_count = |entry: Entry| {
+            let count = counts.get(&entry.id).copied().unwrap_or(1);
+            (entry, count)
+        };
+        Ok(entries.into_iter().map(with_count).collect())
+    }
+
+    /// How often these were given to somebody.
+    async fn counts(
+        &self,
+        first: &str,
+        last: &str,
+        count: usize,
+    ) -> Result<HashMap<String, u32>, Failure> {
+        let mut asked = cmd("XPENDING");
+        asked.arg(&self.key).arg(GROUP).arg(first).arg(last);
+        asked.arg(count).arg(&self.consumer);
+        let Value::Array(rows) = self.telling.ask(&asked, ANSWER_MAX).await? else {
+            return Err(unreadable());
+        };
+        let row = |row| {
+            let Value::Array(cells) = row else {
+                return None;
+            };
+            let mut cells = cells.into_iter();
+            let id = text(cells.next()?)?;
+            match cells.nth(2)? {
+                Value::Int(times) => Some((id, u32::try_from(times).unwrap_or_default())),
+                _ => None,
+            }
+        };
+        Ok(rows.into_iter().filter_map(row).collect())
+    }
+}
+
 impl Queue for RedisQueue {
     fn take(&mut self, room: usize) -> Pending<'_, Result<Vec<Incoming>, Failure>> {
         Box::pin(self.take_some(room))
@@ -278,16 +350,9 @@ impl Queue for RedisQueue {
 
     fn want_nothing(&mut self) -> Pending<'_, Vec<Receipt>> {
         Box::pin(async {
-            let Some(read) = self.read.take() else {
-                return vec![];
-            };
-            let answer = timeout(READ_MAX * 2, read).await;
-            let entries = match answer {
-                Ok(Ok(answer)) => read_entries(answer).unwrap_or_default(),
-                _ => vec![],
-            };
-            let given = self.given(entries, false).await.unwrap_or_default();
-            given.into_iter().map(|incoming| incoming.receipt).collect()
+            let came = timeout(READ_MAX * 2, self.finish()).await;
+            let came = came.ok().and_then(Result::ok).unwrap_or_default();
+            came.into_iter().map(|incoming| incoming.receipt).collect()
         })
     }
 

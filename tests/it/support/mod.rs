@@ -7,6 +7,8 @@ pub mod http;
 pub mod keys;
 pub mod logs;
 pub mod manager;
+#[allow(dead_code, reason = "some of it is for the tests with engines")]
+pub mod network;
 pub mod old;
 pub mod other_machine;
 pub mod peers;
@@ -147,6 +149,12 @@ impl TestDaemon {
         let variables = clock.variables();
         let process = DaemonProcess::start_among(settings, None, &variables);
         Self::at(Home::Process(process))
+    }
+
+    /// The same at another machine.
+    #[allow(dead_code, reason = "for the tests with engines")]
+    pub fn in_own_process_at(settings: &Value, machine: &network::Machine) -> Self {
+        Self::at(Home::Process(DaemonProcess::start_at(settings, machine)))
     }
 
     /// The same with a limit on file descriptors.

@@ -65,7 +65,8 @@ impl Drop for OtherMachine {
     }
 }
 
-fn ip(arguments: &str) {
+/// Has iproute2 do something.
+pub fn ip(arguments: &str) {
     let status = Command::new("ip").args(arguments.split(' ')).status();
     assert!(status.expect("ip").success(), "ip {arguments}");
 }

@@ -15,6 +15,7 @@ use event_manager_wire::model::Endpoint;
 use serde_json::{Value, json};
 
 use super::bus::host_of_test;
+use super::network::Machine;
 use super::{PATIENCE, SERVICE_PORTS, tunnel};
 
 /// Holds the keys of `config.json` for the daemon to be run.
@@ -69,7 +70,26 @@ impl DaemonProcess {
 
     /// The same with these variables.
     pub fn start_among(keys: &Value, fds_max: Option<u64>, variables: &[(String, String)]) -> Self {
-        let mut command = Command::new(std::env::current_exe().expect("a path"));
+        let command = Command::new(std::env::current_exe().expect("a path"));
+        Self::start_by(command, keys, fds_max, variables)
+    }
+
+    /// The same at another machine, which has the same files.
+    pub fn start_at(keys: &Value, machine: &Machine) -> Self {
+        let mut command = Command::new("ip");
+        command
+            .args(["netns", "exec", &machine.name])
+            .arg(std::env::current_exe().expect("a path"));
+        Self::start_by(command, keys, None, &[])
+    }
+
+    /// `command` is this program, by whatever way.
+    fn start_by(
+        mut command: Command,
+        keys: &Value,
+        fds_max: Option<u64>,
+        variables: &[(String, String)],
+    ) -> Self {
         command
             .envs(variables.iter().cloned())
             .args(["--exact", "support::process::entry"])
