@@ -170,8 +170,7 @@ engines-cluster:
     tests/engines/install
     EVENT_MANAGER_ENGINES={{ justfile_directory() }}/target/engines cargo test --locked --features traces,tls,engines --test engines -- --ignored --nocapture --test-threads 1 nats_cluster::
 
-# Bridges and services at engines, while servers and daemons are killed, with so many events from kill to kill. Minutes. RabbitMQ
-# gives the reader at most 65,535 events in all.
+# Bridges and services at engines, while servers and daemons are killed, with so many events of 1 KiB from kill to kill. Minutes.
 engines-kills kills="20" events="3000":
     tests/engines/install
     EVENT_MANAGER_KILLS={{ kills }} EVENT_MANAGER_EVENTS={{ events }} EVENT_MANAGER_ENGINES={{ justfile_directory() }}/target/engines cargo test --locked --features traces,tls,engines --test engines -- --nocapture --test-threads 1 kills_of_the_server_and kills_lose_nothing others_have_a_killed

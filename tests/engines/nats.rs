@@ -153,9 +153,10 @@ impl Source for Nats {
         json!({"from": "POS", "group": format!("hub-{reader}")})
     }
 
-    fn give(&self, numbers: Range<u64>, headers: &Value) {
+    fn give_of(&self, numbers: Range<u64>, headers: &Value, body_bytes: usize) {
         let (begin, end) = (numbers.start.to_string(), numbers.end.to_string());
-        self.client(&["write", &begin, &end, "pos.a", &headers.to_string()]);
+        let (headers, bytes) = (headers.to_string(), body_bytes.to_string());
+        self.client(&["write", &begin, &end, "pos.a", &headers, &bytes]);
     }
 
     fn left(&self, reader: usize) -> u64 {

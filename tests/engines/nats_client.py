@@ -25,10 +25,10 @@ async def count(js, name):
     return (await js.stream_info(name)).state.messages
 
 
-async def write(js, begin, end, subject, headers="{}"):
-    """Messages whose bodies are numbers, in their order."""
+async def write(js, begin, end, subject, headers="{}", body_bytes="0"):
+    """Messages whose bodies are numbers, in their order, and as many spaces as make so many bytes."""
     for number in range(int(begin), int(end)):
-        await js.publish(subject, str(number).encode(), headers=json.loads(headers) or None)
+        await js.publish(subject, str(number).ljust(int(body_bytes)).encode(), headers=json.loads(headers) or None)
     return int(end) - int(begin)
 
 

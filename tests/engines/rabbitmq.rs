@@ -66,6 +66,10 @@ impl Broker for Rabbit {
         Message::all(&self.client(&["read", "kept", &wanted.to_string()]))
     }
 
+    fn read_out(&self, wanted: usize) -> Vec<Message> {
+        Message::all(&self.client(&["read_out", "kept", &wanted.to_string()]))
+    }
+
     fn too_many_bytes(&self) -> usize {
         BODY_BYTES_MAX + 1
     }
@@ -123,9 +127,10 @@ impl Source for Rabbit {
         json!({"from": format!("in{reader}")})
     }
 
-    fn give(&self, numbers: Range<u64>, headers: &Value) {
+    fn give_of(&self, numbers: Range<u64>, headers: &Value, body_bytes: usize) {
         let (begin, end) = (numbers.start.to_string(), numbers.end.to_string());
-        self.client(&["give", Self::TO, &begin, &end, &headers.to_string()]);
+        let (headers, bytes) = (headers.to_string(), body_bytes.to_string());
+        self.client(&["give", Self::TO, &begin, &end, &headers, "a.b", &bytes]);
     }
 
     fn left(&self, reader: usize) -> u64 {

@@ -47,19 +47,28 @@ def wait_for_count(channel, name, wanted):
         time.sleep(0.05)
 
 
-def read(channel, name, wanted):
+def read_out(channel, name, wanted):
+    """The same, but they go: a channel has at most 65,535 that are not acknowledged."""
+    return read(channel, name, wanted, stay=False)
+
+
+def read(channel, name, wanted, stay=True):
     """All messages of a queue in its order, once it has so many. They stay there."""
-    messages = []
+    messages, ids = [], set()
     deadline = time.monotonic() + 60
     # Without it, a quorum queue gives 2000.
     channel.basic_qos(prefetch_count=65535)
     for method, properties, body in channel.consume(name, inactivity_timeout=0.3):
         if method is None:
             # Copies are there, too.
-            if len({message["message_id"] or len(messages) for message in messages}) >= int(wanted):
+            if len(ids) >= int(wanted):
                 break
             assert time.monotonic() < deadline, f"{len(messages)} of {wanted}"
             continue
+        deadline = time.monotonic() + 60
+        ids.add(properties.message_id or len(messages))
+        if not stay and method.delivery_tag % 1000 == 0:
+            channel.basic_ack(method.delivery_tag, multiple=True)
         messages.append(
             {
                 "key": method.routing_key,
@@ -82,14 +91,15 @@ def publish(channel, to, messages):
         channel.basic_publish(to, key, body.encode("latin-1"), properties, mandatory=True)
 
 
-def give(channel, to, begin, end, headers, key="a.b"):
-    """The numbers from `begin` on, each with an id."""
+def give(channel, to, begin, end, headers, key="a.b", body_bytes="0"):
+    """The numbers from `begin` on, each with an id, and as many spaces as make so many bytes."""
     channel.confirm_delivery()
     for number in range(int(begin), int(end)):
         properties = pika.BasicProperties(
             message_id=f"given-{number}", headers=json.loads(headers), delivery_mode=2
         )
-        channel.basic_publish(to, key, str(number).encode(), properties, mandatory=True)
+        body = str(number).ljust(int(body_bytes)).encode()
+        channel.basic_publish(to, key, body, properties, mandatory=True)
 
 
 class Nested(str):
@@ -117,7 +127,21 @@ def nest(channel, to, depth):
 
 url, wanted, *arguments = sys.argv[1:]
 connection = pika.BlockingConnection(pika.URLParameters(url))
-commands = [exchange, queue, bind, prepare, delete, purge, count, wait_for_count, read, publish, give, nest]
+commands = [
+    exchange,
+    queue,
+    bind,
+    prepare,
+    delete,
+    purge,
+    count,
+    wait_for_count,
+    read,
+    read_out,
+    publish,
+    give,
+    nest,
+]
 command = {command.__name__: command for command in commands}[wanted]
 print(json.dumps(command(connection.channel(), *arguments)))
 connection.close()

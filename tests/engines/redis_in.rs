@@ -23,9 +23,10 @@ impl Source for Redis {
         json!({"from": Self::TO, "group": format!("hub-{reader}")})
     }
 
-    fn give(&self, numbers: Range<u64>, headers: &Value) {
+    fn give_of(&self, numbers: Range<u64>, headers: &Value, body_bytes: usize) {
         let (begin, end) = (numbers.start.to_string(), numbers.end.to_string());
-        self.client(&["write", Self::TO, &begin, &end, &headers.to_string()]);
+        let (headers, bytes) = (headers.to_string(), body_bytes.to_string());
+        self.client(&["write", Self::TO, &begin, &end, &headers, &bytes]);
     }
 
     fn left(&self, reader: usize) -> u64 {
