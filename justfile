@@ -38,7 +38,7 @@ msrv:
 
 # Tests that take minutes.
 long:
-    cargo test --locked --test it -- --ignored --nocapture --skip a_machine_that_vanishes --skip a_soak_with --skip a_thousand_scenarios
+    cargo test --locked --test it -- --ignored --nocapture --skip a_machine_that_vanishes --skip mesh::machines --skip a_soak_with --skip a_thousand_scenarios
 
 # The integration tests once more with every peer under CURVE, or those whose names contain an argument. What is left out is told, and why.
 curve-suite *filters:
@@ -71,6 +71,11 @@ scenarios count="1000":
 # A machine that vanishes under traffic is found, one of the Internet is refused: network namespaces, so it needs root and iproute2.
 netns:
     cargo test --locked --test it -- --ignored --nocapture a_machine_
+
+# Five hubs of a mesh, each on a machine of its own: a slow line, a hub that stands still, 10,000 events of each, 1,000 clients
+# that join and leave. Two minutes; needs root and iproute2.
+mesh-machines:
+    cargo test --locked --test it -- --ignored --nocapture mesh::machines::
 
 # What takes long of the attacks on CURVE: 10,000 idle connections, floods, forged messages. Half a minute each.
 curve-floods:
@@ -180,6 +185,12 @@ engines-kills kills="20" events="3000":
 engines-cut rounds="50":
     tests/engines/install
     EVENT_MANAGER_ROUNDS={{ rounds }} EVENT_MANAGER_ENGINES={{ justfile_directory() }}/target/engines cargo test --locked --features traces,tls,engines --test engines -- --ignored --nocapture --test-threads 1 cut_off_and_killed_again_and_again
+
+# The tests of NATS and Redis with other versions of the servers: NATS 2.10.26 and 2.12.8, Redis 8.2.3, Valkey 9.1.2. Ten minutes.
+engines-versions:
+    tests/engines/install versions
+    for version in nats-2.10.26 nats-2.12.8; do echo "$version" && EVENT_MANAGER_NATS={{ justfile_directory() }}/target/engines/versions/$version EVENT_MANAGER_ENGINES={{ justfile_directory() }}/target/engines cargo test --locked --no-fail-fast --features traces,tls,engines --test engines -- nats || exit 1; done
+    for version in redis-8.2.3 valkey-9.1.2; do echo "$version" && EVENT_MANAGER_REDIS={{ justfile_directory() }}/target/engines/versions/$version EVENT_MANAGER_ENGINES={{ justfile_directory() }}/target/engines cargo test --locked --no-fail-fast --features traces,tls,engines --test engines -- redis:: redis_in:: redis_dotmac:: || exit 1; done
 
 # Leases at engines, and the fence, while the ways to the engine break, daemons are stopped and their wall clocks are
 # set: 5 to 10 s for each round, of each engine. Needs a C compiler.

@@ -299,5 +299,8 @@ pub fn kills_lose_nothing_and_bring_nothing_twice<B: Source>() {
     assert_eq!(bodies.len() as u64, all);
     assert!(is_silent(&worker, 50));
     assert_law(&daemon.status());
-    eprintln!("{}: {rounds} kills of each, {all} events of 1 KiB, none twice here", B::TYPE);
+    eprintln!(
+        "{}: {rounds} kills of each, {all} events of 1 KiB, none twice here",
+        B::TYPE
+    );
 }

@@ -26,6 +26,7 @@ mod fence;
 mod leases;
 mod nats;
 mod nats_cluster;
+mod nats_tls;
 #[cfg(feature = "rabbitmq")]
 mod rabbitmq;
 #[cfg(feature = "rabbitmq")]
@@ -43,3 +44,4 @@ mod server;
 mod standby;
 #[path = "../it/support/mod.rs"]
 mod support;
+mod tls;

@@ -15,16 +15,19 @@ use super::conformance::{
 use super::conformance_in::{Source, conforms_in};
 use super::conformance_served::{Queues, conforms_served, goes_on_at_machines};
 use super::leases::keeps_leases;
-use super::server::{self, Process, free_port, installed};
+use super::server::{self, Process, free_port, nats_server};
 use super::standby::stands_by;
 use super::support::TestDaemon;
 use super::support::peers::publish;
 use super::support::program::Site;
+use super::tls::Authority;
 
 /// A nats-server with JetStream.
 pub struct Nats {
     process: Option<Process>,
     directory: TempDir,
+    /// `nats`, or `tls`.
+    scheme: &'static str,
     host: String,
     port: u16,
 }
@@ -39,13 +42,7 @@ impl Broker for Nats {
     }
 
     fn start(&mut self) {
-        let port = self.port.to_string();
-        let mut command = Command::new(installed("nats-server"));
-        command
-            .args(["-js", "-a", &self.host, "-p", &port, "-sd"])
-            .arg(self.directory.path());
-        let process = Process::listening_at(&mut command, &self.host, self.port);
-        self.process = Some(process);
+        self.start_with(&[]);
     }
 
     fn kill(&mut self) {
@@ -61,7 +58,7 @@ impl Broker for Nats {
     }
 
     fn url(&self) -> String {
-        format!("nats://{}:{}", self.host, self.port)
+        format!("{}://{}:{}", self.scheme, self.host, self.port)
     }
 
     fn prepare(&self) {
@@ -78,11 +75,34 @@ impl Broker for Nats {
 }
 
 impl Nats {
+    fn start_with(&mut self, more: &[&str]) {
+        let port = self.port.to_string();
+        let mut command = Command::new(nats_server());
+        command
+            .args(["-js", "-a", &self.host, "-p", &port, "-sd"])
+            .arg(self.directory.path())
+            .args(more);
+        let process = Process::listening_at(&mut command, &self.host, self.port);
+        self.process = Some(process);
+    }
+
+    /// One that runs, and speaks nothing but TLS, with the certificate of this authority.
+    pub fn by_tls(authority: &Authority) -> Self {
+        let mut nats = Self::new();
+        nats.scheme = "tls";
+        let [certificate, key] =
+            ["server.pem", "server.key"].map(|name| authority.file(name).display().to_string());
+        nats.start_with(&["--tls", "--tlscert", &certificate, "--tlskey", &key]);
+        nats.prepare();
+        nats
+    }
+
     /// One that listens at this address.
     fn at(host: &str) -> Self {
         Self {
             process: None,
             directory: TempDir::new().expect("a directory"),
+            scheme: "nats",
             host: host.into(),
             port: free_port(),
         }
@@ -100,7 +120,7 @@ impl Nats {
              no_auth_user: em\n"
         );
         std::fs::write(&config, text).expect("a write");
-        let mut command = Command::new(installed("nats-server"));
+        let mut command = Command::new(nats_server());
         command.arg("-c").arg(&config);
         nats.process = Some(Process::listening(&mut command, port));
         nats
@@ -289,7 +309,7 @@ fn a_right_to_publish_that_is_missing_is_named_at_once() {
 fn a_wrong_password_fills_no_log() {
     let mut nats = Nats::new();
     let (port, directory) = (nats.port.to_string(), nats.directory.path());
-    let mut command = Command::new(installed("nats-server"));
+    let mut command = Command::new(nats_server());
     command.args([
         "-a",
         "127.0.0.1",

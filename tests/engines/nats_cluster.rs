@@ -15,7 +15,7 @@ use tempfile::TempDir;
 
 use super::conformance_served::{Worker, asked};
 use super::leases::broken_at;
-use super::server::{Process, free_port, installed};
+use super::server::{Process, free_port, nats_server};
 use super::support::peers::connected;
 use super::support::program::wait_until;
 use super::support::way::Way;
@@ -55,7 +55,7 @@ impl Cluster {
         let routes: Vec<_> = self.servers.iter().map(of).collect();
         let server = &mut self.servers[n];
         let [clients, _, monitor] = server.ports;
-        let mut command = Command::new(installed("nats-server"));
+        let mut command = Command::new(nats_server());
         command
             .args(["-js", "-a", "127.0.0.1", "-n", &server.name])
             .args(["-p", &clients.to_string(), "-m", &monitor.to_string()])

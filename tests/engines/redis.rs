@@ -10,7 +10,7 @@ use super::conformance::{
     Broker, Message, conforms, daemon, first_copies, numbers, settings, wait_for, wait_until_empty,
 };
 use super::leases::keeps_leases;
-use super::server::{self, Process, free_port, secret};
+use super::server::{self, Process, free_port, redis_server, secret};
 use super::standby::stands_by;
 use super::support::TestDaemon;
 use super::support::peers::publish;
@@ -76,7 +76,7 @@ impl Redis {
     }
 
     pub fn start_with(&mut self, more: &[&str]) {
-        let mut command = Command::new("redis-server");
+        let mut command = Command::new(redis_server());
         command
             .args(["--bind", &self.host, "--port", &self.port.to_string()])
             .args(["--protected-mode", "no"])

@@ -1,8 +1,5 @@
 //! Bridges to Redis by TLS.
 
-use std::path::PathBuf;
-use std::process::Command;
-
 use event_manager_wire::api::BridgeState;
 use serde_json::json;
 use tempfile::TempDir;
@@ -12,47 +9,7 @@ use super::redis::Redis;
 use super::server::free_port;
 use super::support::TestDaemon;
 use super::support::peers::publish;
-
-/// A certification authority in a directory of its own.
-struct Authority(TempDir);
-
-impl Authority {
-    fn new() -> Self {
-        let directory = TempDir::new().expect("a directory");
-        openssl(
-            &directory,
-            "req -x509 -newkey rsa:2048 -nodes -keyout ca.key -out ca.pem -days 2 -subj /CN=authority",
-        );
-        Self(directory)
-    }
-
-    fn file(&self, name: &str) -> PathBuf {
-        self.0.path().join(name)
-    }
-
-    /// A certificate for this machine, `server.pem`, and its key, `server.key`.
-    fn certify(&self, name: &str) {
-        std::fs::write(self.file("names"), format!("subjectAltName={name}")).expect("a write");
-        openssl(
-            &self.0,
-            "req -newkey rsa:2048 -nodes -keyout server.key -out server.csr -subj /CN=server",
-        );
-        openssl(
-            &self.0,
-            "x509 -req -in server.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -extfile names -out server.pem",
-        );
-    }
-}
-
-fn openssl(directory: &TempDir, arguments: &str) {
-    let output = Command::new("openssl")
-        .args(arguments.split(' '))
-        .current_dir(directory.path())
-        .output()
-        .expect("openssl");
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{arguments}: {said}");
-}
+use super::tls::Authority;
 
 /// A server by TLS, and its URL.
 fn by_tls(authority: &Authority) -> (Redis, String) {

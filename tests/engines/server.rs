@@ -28,6 +28,18 @@ pub fn installed(name: &str) -> PathBuf {
     path
 }
 
+/// The nats-server that the tests use: the one that is installed, or what `EVENT_MANAGER_NATS` names.
+pub fn nats_server() -> PathBuf {
+    let other = std::env::var_os("EVENT_MANAGER_NATS");
+    other.map_or_else(|| installed("nats-server"), PathBuf::from)
+}
+
+/// The Redis: Debian's, or what `EVENT_MANAGER_REDIS` names.
+pub fn redis_server() -> PathBuf {
+    let other = std::env::var_os("EVENT_MANAGER_REDIS");
+    other.map_or_else(|| "redis-server".into(), PathBuf::from)
+}
+
 /// A port that nobody uses, and that nobody gets who asks for any: a server that starts again still finds
 /// it free, and who tries to reach it meanwhile never meets itself.
 pub fn free_port() -> u16 {

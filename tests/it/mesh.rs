@@ -1,6 +1,7 @@
 //! Hubs of a mesh: each subscriber of each of them hears each event once, whoever published it.
 
 mod loops;
+mod machines;
 mod refused;
 mod shown;
 

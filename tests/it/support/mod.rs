@@ -7,7 +7,6 @@ pub mod http;
 pub mod keys;
 pub mod logs;
 pub mod manager;
-#[allow(dead_code, reason = "some of it is for the tests with engines")]
 pub mod network;
 pub mod old;
 pub mod other_machine;
@@ -152,7 +151,6 @@ impl TestDaemon {
     }
 
     /// The same at another machine.
-    #[allow(dead_code, reason = "for the tests with engines")]
     pub fn in_own_process_at(settings: &Value, machine: &network::Machine) -> Self {
         Self::at(Home::Process(DaemonProcess::start_at(settings, machine)))
     }

@@ -3,7 +3,7 @@
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use super::other_machine::ip;
+use super::other_machine::{ip, run};
 
 /// The machines, and this one, which reaches all of them.
 pub struct Network {
@@ -83,9 +83,26 @@ impl Network {
 
 impl Machine {
     /// Its link is down, or up again. It isn't told more than by a cable that is pulled.
+    #[allow(dead_code, reason = "for the tests with engines")]
     pub fn set_cut(&self, is_cut: bool) {
         let state = if is_cut { "down" } else { "up" };
         ip(&format!("link set {} {state}", self.link));
+    }
+
+    /// So much goes over its link from now on, each way, such as `10kbit`.
+    pub fn set_rate(&self, rate: &str) {
+        let qdisc = |interface: &str| {
+            format!("qdisc replace dev {interface} root tbf rate {rate} burst 4kb limit 16kb")
+        };
+        run("tc", &qdisc(&self.link));
+        ip(&format!("netns exec {} tc {}", self.name, qdisc("eth0")));
+    }
+
+    /// How many bytes have gone to it.
+    pub fn received_bytes(&self) -> u64 {
+        let path = format!("/sys/class/net/{}/statistics/tx_bytes", self.link);
+        let said = std::fs::read_to_string(path).expect("its link");
+        said.trim().parse().expect("a number")
     }
 }
 

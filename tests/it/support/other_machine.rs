@@ -67,6 +67,11 @@ impl Drop for OtherMachine {
 
 /// Has iproute2 do something.
 pub fn ip(arguments: &str) {
-    let status = Command::new("ip").args(arguments.split(' ')).status();
-    assert!(status.expect("ip").success(), "ip {arguments}");
+    run("ip", arguments);
+}
+
+/// Runs a program, which ends well.
+pub fn run(program: &str, arguments: &str) {
+    let status = Command::new(program).args(arguments.split(' ')).status();
+    assert!(status.expect(program).success(), "{program} {arguments}");
 }

@@ -1,0 +1,81 @@
+//! Bridges to NATS by TLS.
+
+use event_manager_wire::api::BridgeState;
+use serde_json::json;
+use tempfile::TempDir;
+
+use super::conformance::{Broker, first_copies, numbers, settings, wait_for, wait_until_empty};
+use super::nats::Nats;
+use super::support::TestDaemon;
+use super::support::peers::publish;
+use super::tls::Authority;
+
+#[test]
+fn events_go_by_tls_to_a_server_whose_authority_is_trusted_and_to_no_other() {
+    let [authority, other] = [(); 2].map(|()| Authority::new());
+    authority.certify("IP:127.0.0.1");
+    let nats = Nats::by_tls(&authority);
+    let directory = TempDir::new().expect("a directory");
+    let trusted = directory.path().join("trusted.pem");
+    std::fs::copy(other.file("ca.pem"), &trusted).expect("a copy");
+    let mut settings = settings(&directory, &nats, &json!({}));
+    settings["engines"]["main"]["caFile"] = json!(trusted);
+    let daemon = TestDaemon::in_own_process(&settings);
+    let publisher = daemon.publisher();
+    (0..100).for_each(|n| publish(&publisher, "Order", &n.to_string()));
+    let bridge = wait_for(&daemon, "a refusal", |bridge| bridge.problem.is_some());
+    assert_eq!(bridge.state, BridgeState::Connecting);
+    let problem = bridge.problem.expect("a sentence");
+    assert!(problem.contains("caFile names the authority"), "{problem}");
+    std::fs::copy(authority.file("ca.pem"), &trusted).expect("a copy");
+    wait_until_empty(&daemon);
+    assert_eq!(first_copies::<Nats>(&nats.read(100)), numbers(100));
+}
+
+/// Why a daemon that trusts this authority doesn't take the server that has its certificate.
+fn refusal_of_server(authority: &Authority) -> String {
+    let nats = Nats::by_tls(authority);
+    let directory = TempDir::new().expect("a directory");
+    let mut settings = settings(&directory, &nats, &json!({}));
+    settings["engines"]["main"]["caFile"] = json!(authority.file("ca.pem"));
+    let daemon = TestDaemon::in_own_process(&settings);
+    let bridge = wait_for(&daemon, "a refusal", |bridge| bridge.problem.is_some());
+    bridge.problem.expect("a sentence")
+}
+
+#[test]
+fn a_certificate_for_another_name_is_refused() {
+    let authority = Authority::new();
+    authority.certify("DNS:elsewhere");
+    let problem = refusal_of_server(&authority);
+    assert!(problem.contains("not valid for name"), "{problem}");
+}
+
+#[test]
+fn an_authority_s_own_certificate_is_refused_with_what_to_do() {
+    let authority = Authority::new();
+    for (own, shown) in [("ca.pem", "server.pem"), ("ca.key", "server.key")] {
+        std::fs::copy(authority.file(own), authority.file(shown)).expect("a copy");
+    }
+    let problem = refusal_of_server(&authority);
+    assert!(problem.contains("CaUsedAsEndEntity"), "{problem}");
+    assert!(
+        problem.contains("one of its own with CA:FALSE"),
+        "{problem}"
+    );
+}
+
+/// With an address that says nothing of TLS.
+#[test]
+fn a_server_that_wants_tls_gets_it_and_has_to_be_trusted() {
+    let authority = Authority::new();
+    authority.certify("IP:127.0.0.1");
+    let nats = Nats::by_tls(&authority);
+    let directory = TempDir::new().expect("a directory");
+    let mut settings = settings(&directory, &nats, &json!({}));
+    settings["engines"]["main"]["servers"] = json!([nats.url().replace("tls:", "nats:")]);
+    let daemon = TestDaemon::in_own_process(&settings);
+    let bridge = wait_for(&daemon, "a refusal", |bridge| bridge.problem.is_some());
+    let problem = bridge.problem.expect("a sentence");
+    assert!(problem.contains("caFile names the authority"), "{problem}");
+}

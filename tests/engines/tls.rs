@@ -1,0 +1,47 @@
+//! Certificates for servers of tests, by openssl.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use tempfile::TempDir;
+
+/// A certification authority in a directory of its own.
+pub struct Authority(TempDir);
+
+impl Authority {
+    pub fn new() -> Self {
+        let directory = TempDir::new().expect("a directory");
+        openssl(
+            &directory,
+            "req -x509 -newkey rsa:2048 -nodes -keyout ca.key -out ca.pem -days 2 -subj /CN=authority",
+        );
+        Self(directory)
+    }
+
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    /// A certificate for this machine, `server.pem`, and its key, `server.key`.
+    pub fn certify(&self, name: &str) {
+        std::fs::write(self.file("names"), format!("subjectAltName={name}")).expect("a write");
+        openssl(
+            &self.0,
+            "req -newkey rsa:2048 -nodes -keyout server.key -out server.csr -subj /CN=server",
+        );
+        openssl(
+            &self.0,
+            "x509 -req -in server.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -extfile names -out server.pem",
+        );
+    }
+}
+
+fn openssl(directory: &TempDir, arguments: &str) {
+    let output = Command::new("openssl")
+        .args(arguments.split(' '))
+        .current_dir(directory.path())
+        .output()
+        .expect("openssl");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{arguments}: {said}");
+}
