@@ -170,10 +170,11 @@ engines *names:
     tests/engines/install
     EVENT_MANAGER_ENGINES={{ justfile_directory() }}/target/engines cargo test --locked --features traces,tls,engines --test engines -- {{ names }}
 
-# Three nats-servers of which whoever leads is killed 20 times, under a queue and under a lease; and cut off. Ten minutes.
+# Three nats-servers, and three RabbitMQ, of which whoever leads is killed 20 times, under a queue and, of NATS, under a
+# lease; and cut off. Twenty minutes.
 engines-cluster:
     tests/engines/install
-    EVENT_MANAGER_ENGINES={{ justfile_directory() }}/target/engines cargo test --locked --features traces,tls,engines --test engines -- --ignored --nocapture --test-threads 1 nats_cluster::
+    EVENT_MANAGER_ENGINES={{ justfile_directory() }}/target/engines cargo test --locked --features traces,tls,engines --test engines -- --ignored --nocapture --test-threads 1 nats_cluster:: rabbitmq_cluster::
 
 # Bridges and services at engines, while servers and daemons are killed, with so many events of 1 KiB from kill to kill. Minutes.
 engines-kills kills="20" events="3000":

@@ -30,6 +30,8 @@ mod nats_tls;
 #[cfg(feature = "rabbitmq")]
 mod rabbitmq;
 #[cfg(feature = "rabbitmq")]
+mod rabbitmq_cluster;
+#[cfg(feature = "rabbitmq")]
 mod rabbitmq_server;
 #[cfg(feature = "redis")]
 mod redis;

@@ -130,16 +130,20 @@ fn daemon(cluster: &Cluster, directory: &TempDir) -> TestDaemon {
 
 /// What was published.
 #[derive(Default)]
-struct Published {
-    all: BTreeSet<String>,
+pub struct Published {
+    pub all: BTreeSet<String>,
     /// Those that the engine did not confirm within the 10 s that a publisher waits.
-    on_disk: usize,
+    pub on_disk: usize,
     /// The longest time between two that it did.
-    stalled: Duration,
+    pub stalled: Duration,
 }
 
 /// Publishes one after the other, each until it is confirmed.
-fn publish_until(requester: &zmq::Socket, confirmed: &AtomicUsize, ends: &AtomicBool) -> Published {
+pub fn publish_until(
+    requester: &zmq::Socket,
+    confirmed: &AtomicUsize,
+    ends: &AtomicBool,
+) -> Published {
     let mut published = Published::default();
     let mut last = Instant::now();
     while !ends.load(Ordering::Relaxed) {
@@ -162,7 +166,7 @@ fn publish_until(requester: &zmq::Socket, confirmed: &AtomicUsize, ends: &Atomic
 }
 
 /// Acknowledges all that comes.
-fn work_until(worker: &Worker, served: &Mutex<BTreeSet<String>>, ends: &AtomicBool) {
+pub fn work_until(worker: &Worker, served: &Mutex<BTreeSet<String>>, ends: &AtomicBool) {
     while !ends.load(Ordering::Relaxed) {
         if worker.0.poll(zmq::POLLIN, 20).expect("a poll") > 0 {
             let event = worker.receive();
@@ -173,7 +177,7 @@ fn work_until(worker: &Worker, served: &Mutex<BTreeSet<String>>, ends: &AtomicBo
 }
 
 /// Says that all is over, also when the test fails.
-struct Ends<'a>(&'a AtomicBool);
+pub struct Ends<'a>(pub &'a AtomicBool);
 
 impl Drop for Ends<'_> {
     fn drop(&mut self) {

@@ -6,6 +6,19 @@ import time
 
 import pika
 import pika.data
+import pika.exceptions
+
+
+def connected(url):
+    """A server that is busy with its start ends connections whose greetings take too long."""
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            return pika.BlockingConnection(pika.URLParameters(url))
+        except pika.exceptions.AMQPConnectionError:
+            if time.monotonic() > deadline:
+                raise
+        time.sleep(0.2)
 
 
 def exchange(channel, name):
@@ -126,7 +139,7 @@ def nest(channel, to, depth):
 
 
 url, wanted, *arguments = sys.argv[1:]
-connection = pika.BlockingConnection(pika.URLParameters(url))
+connection = connected(url)
 commands = [
     exchange,
     queue,

@@ -1,6 +1,7 @@
 //! A RabbitMQ of Debian's for tests, with a directory, ports and an Erlang name service of its own.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::{Arc, Mutex, Weak};
@@ -17,8 +18,8 @@ pub const BODY_BYTES_MAX: usize = 1 << 20;
 
 /// A server, whose data outlives its process.
 pub struct Node {
-    /// The server's, and before it that of the name service, without which it doesn't start.
-    process: Option<(Process, Process)>,
+    /// The server's, and before it that of the name service, without which it doesn't start, unless another has one.
+    process: Option<(Process, Option<Process>)>,
     pub directory: TempDir,
     host: String,
     pub port: u16,
@@ -26,6 +27,9 @@ pub struct Node {
     pub tls_port: u16,
     dist_port: u16,
     names_port: u16,
+    has_names: bool,
+    /// All servers of its cluster, if it is to join one.
+    members: Vec<String>,
     /// How many virtual hosts it has beside `/`, and how many of them are taken.
     vhosts: usize,
     taken: usize,
@@ -47,9 +51,38 @@ impl Node {
             tls_port: free_port(),
             dist_port: free_port(),
             names_port: free_port(),
+            has_names: true,
+            members: vec![],
             vhosts: 0,
             taken: 0,
         }
+    }
+
+    /// One that finds a name service there.
+    pub fn with_names_at(names_port: u16) -> Self {
+        Self {
+            names_port,
+            has_names: false,
+            ..Self::new()
+        }
+    }
+
+    /// What other servers call it.
+    pub fn name(&self) -> String {
+        format!("em{}@localhost", self.port)
+    }
+
+    /// It joins the others at its first start.
+    pub fn join(&mut self, members: &[String]) {
+        self.members = members.to_vec();
+        // By which they know each other.
+        let cookie = self.path(".erlang.cookie");
+        fs::write(&cookie, "TESTS").expect("a file");
+        fs::set_permissions(cookie, fs::Permissions::from_mode(0o400)).expect("its mode");
+    }
+
+    pub fn is_running(&self) -> bool {
+        self.process.is_some()
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -85,6 +118,15 @@ impl Node {
             self.host,
             self.port
         );
+        if !self.members.is_empty() {
+            config += "cluster_formation.peer_discovery_backend = classic_config\n";
+        }
+        for (n, member) in self.members.iter().enumerate() {
+            config += &format!(
+                "cluster_formation.classic_config.nodes.{} = {member}\n",
+                n + 1
+            );
+        }
         if self.path("hub.pem").exists() {
             let [certificate, key] = ["hub.pem", "hub.key"].map(|name| self.path(name));
             config += &format!(
@@ -103,7 +145,9 @@ impl Node {
             "-address",
             "127.0.0.1",
         ];
-        let names = Process::listening(Command::new("epmd").args(names), self.names_port);
+        let names = self
+            .has_names
+            .then(|| Process::listening(Command::new("epmd").args(names), self.names_port));
         let mut command = self.command("rabbitmq-server");
         let process = Process::listening_at(&mut command, &self.host, self.port);
         self.process = Some((process, names));
@@ -120,10 +164,7 @@ impl Node {
         let path = |name: &str| self.path(name).into_os_string();
         for (name, value) in [
             ("HOME", path("")),
-            (
-                "RABBITMQ_NODENAME",
-                format!("em{}@localhost", self.port).into(),
-            ),
+            ("RABBITMQ_NODENAME", self.name().into()),
             ("RABBITMQ_MNESIA_BASE", path("mnesia")),
             ("RABBITMQ_LOG_BASE", path("log")),
             ("RABBITMQ_CONFIG_FILE", path("rabbitmq.conf")),
