@@ -28,9 +28,9 @@ pub struct Peer {
     /// The id of the hub, if one of a mesh dialled us.
     pub hub: Option<HubId>,
     /// The keys of both sides, if they have any.
-    pub keys: Option<PeerKeys>,
+    pub keys: Option<Box<PeerKeys>>,
     /// Its name and password, if it has any.
-    pub plain: Option<PlainCredentials>,
+    pub plain: Option<Box<PlainCredentials>>,
 }
 
 /// Why a handshake failed. The texts continue "peer … refused:".
@@ -473,8 +473,8 @@ impl Handshake {
                 version,
                 event_manager: peer.event_manager,
                 hub: peer.hub,
-                keys: met.keys,
-                plain: met.plain,
+                keys: met.keys.map(Box::new),
+                plain: met.plain.map(Box::new),
             }),
             None => {
                 if version.has_commands() {

@@ -77,40 +77,55 @@ impl Door for HubDoor {
     }
 }
 
-/// Serves an accepted connection to its end. Until its handshake is done, it may have to make room.
-async fn serve(
+/// Serves an accepted connection to its end.
+fn serve(
     counted: Counted,
+    begun: Begun,
+    stream: Stream,
+    address: Rc<str>,
+    purpose: Purpose,
+) -> impl Future<Output = ()> {
+    let hub = Rc::clone(&counted.hub);
+    // In memory of its own: what it needs is more than all that a connection needs from then on.
+    let meeting = Box::pin(meet_accepted(hub, begun, stream, address, purpose.clone()));
+    async move {
+        let met = meeting.await;
+        // What went wrong is noted.
+        let Ok(mut connection) =
+            met.and_then(|met| Connection::admitted(&counted.hub, &purpose, met))
+        else {
+            return;
+        };
+        connection.attend().await;
+    }
+}
+
+/// Does the handshake of an accepted connection, which may have to make room.
+async fn meet_accepted(
+    hub: SharedHub,
     mut begun: Begun,
     stream: Stream,
     address: Rc<str>,
     purpose: Purpose,
-) {
-    let hub = &counted.hub;
+) -> Result<(Met, Inbox), String> {
     let yielding = Rc::clone(&begun.yielding);
-    // In memory of its own: what it needs is more than all that a connection needs from then on.
     let meeting = meet(
-        hub,
+        &hub,
         stream,
         Rc::clone(&address),
         &purpose,
         Way::Accepted,
         Some(&mut begun),
     );
-    let meeting = Box::pin(meeting);
-    let met = tokio::select! {
+    tokio::select! {
         // First, so that nobody is met who has to go.
         biased;
         why = yielding.wanted() => {
             let why = format!("no handshake so far, and {why}");
             hub.borrow_mut().notes.refuse("too-many-unfinished", &address, &why);
-            return;
+            Err(why)
         }
         met = meeting => met,
-    };
-    drop(begun);
-    // What went wrong is noted.
-    if let Ok((met, inbox)) = met {
-        let _ = attend(hub, &purpose, met, inbox).await;
     }
 }
 
@@ -159,21 +174,10 @@ impl Drop for Counted {
     }
 }
 
-/// A peer that is in the hub's table as long as its connection's task lives.
-struct Admitted<'a>(&'a SharedHub, PeerId);
-
-impl Drop for Admitted<'_> {
-    fn drop(&mut self) {
-        if let Ok(mut state) = self.0.try_borrow_mut() {
-            state.remove(self.1);
-        }
-    }
-}
-
 /// Serves a connection to its end.
 ///
 /// # Errors
-/// Why its handshake came to none.
+/// Why its handshake came to none, or that there is nobody any more to serve it.
 pub(crate) async fn run(
     hub: &SharedHub,
     stream: Stream,
@@ -181,31 +185,27 @@ pub(crate) async fn run(
     purpose: &Purpose,
     way: Way,
 ) -> Result<(), String> {
-    let (met, inbox) = meet(hub, stream, address, purpose, way, None).await?;
-    attend(hub, purpose, met, inbox).await
+    let met = Box::pin(meet(hub, stream, address, purpose, way, None)).await?;
+    let mut connection = Connection::admitted(hub, purpose, met)?;
+    connection.attend().await;
+    Ok(())
 }
 
-/// Serves a connection whose handshake is done to its end.
-///
-/// # Errors
-/// There is nobody any more to serve it.
-async fn attend(
-    hub: &SharedHub,
-    purpose: &Purpose,
-    met: Met,
-    mut inbox: Inbox,
-) -> Result<(), String> {
-    let (stream, wake) = (Rc::clone(&met.stream), Rc::clone(&met.wake));
-    let admitted = hub.borrow_mut().admit(purpose, met);
-    let Some(id) = admitted else {
-        return Err("its service is gone".to_owned());
-    };
-    let _admitted = Admitted(hub, id);
-    let read_bytes_max = turn_bytes_max(&hub.borrow().peers[id].role);
-    inbox.read_at_most(read_bytes_max);
-    exchange(hub, id, &stream, &wake, inbox).await;
-    let _ = tokio::time::timeout(PARTING_MAX, part(hub, id, &stream)).await;
-    Ok(())
+/// A connection whose handshake is done. Its peer is in the hub's table as long as this lives.
+struct Connection<'a> {
+    hub: &'a SharedHub,
+    id: PeerId,
+    stream: Rc<Stream>,
+    wake: Rc<Notify>,
+    inbox: Inbox,
+}
+
+impl Drop for Connection<'_> {
+    fn drop(&mut self) {
+        if let Ok(mut state) = self.hub.try_borrow_mut() {
+            state.remove(self.id);
+        }
+    }
 }
 
 /// What the connection's task waits for.
@@ -252,42 +252,123 @@ impl Hub {
     }
 }
 
-async fn exchange(hub: &SharedHub, id: PeerId, stream: &Stream, wake: &Notify, mut inbox: Inbox) {
-    loop {
-        let Some(wants) = hub.borrow_mut().wants(id) else {
-            return;
+impl<'a> Connection<'a> {
+    /// Its peer comes into the hub's table.
+    ///
+    /// # Errors
+    /// There is nobody any more to serve it.
+    fn admitted(
+        hub: &'a SharedHub,
+        purpose: &Purpose,
+        (met, mut inbox): (Met, Inbox),
+    ) -> Result<Self, String> {
+        let (stream, wake) = (Rc::clone(&met.stream), Rc::clone(&met.wake));
+        let mut state = hub.borrow_mut();
+        let Some(id) = state.admit(purpose, met) else {
+            return Err("its service is gone".to_owned());
         };
-        if wants.read && inbox.is_held() {
-            if !take_kept(hub, id, &mut inbox) {
-                return;
-            }
-            tokio::task::yield_now().await;
-            continue;
+        inbox.read_at_most(turn_bytes_max(&state.peers[id].role));
+        Ok(Self {
+            hub,
+            id,
+            stream,
+            wake,
+            inbox,
+        })
+    }
+
+    /// Serves it to its end. Each connection that is idle keeps the state of this, so what is rare and
+    /// large is in memory of its own.
+    async fn attend(&mut self) {
+        self.exchange().await;
+        if self.is_parting() {
+            let parting = tokio::time::timeout(PARTING_MAX, self.part());
+            let _ = Box::pin(parting).await;
         }
-        tokio::select! {
-            result = stream.readable(), if wants.read => {
-                let turn = result.map_or(Turn::Ended, |()| read(hub, id, stream, &mut inbox));
-                match turn {
-                    Turn::Ended => return,
-                    // The next wait is one for the peer: others have their turn meanwhile, and what was
-                    // routed is flushed. To yield would ask the system once more whether there is anything.
-                    Turn::Drained => {}
-                    Turn::More => tokio::task::yield_now().await,
-                }
-            }
-            result = stream.writable(), if wants.write => {
-                if result.is_err() {
+    }
+
+    async fn exchange(&mut self) {
+        loop {
+            let Some(wants) = self.hub.borrow_mut().wants(self.id) else {
+                return;
+            };
+            if wants.read && self.inbox.is_held() {
+                if !take_kept(self.hub, self.id, &mut self.inbox) {
                     return;
                 }
-                hub.borrow_mut().flush_peer(id);
+                tokio::task::yield_now().await;
+                continue;
             }
-            _ = stream.hung_up(), if wants.end => {
-                let unread = stream.unread().unwrap_or_default() + inbox.held_bytes();
-                if !hub.borrow_mut().hung_up(id, unread) {
-                    return;
+            tokio::select! {
+                result = self.stream.readable(), if wants.read => {
+                    let turn = result.map_or(Turn::Ended, |()| {
+                        read(self.hub, self.id, &self.stream, &mut self.inbox)
+                    });
+                    match turn {
+                        Turn::Ended => return,
+                        // The next wait is one for the peer: others have their turn meanwhile, and what was
+                        // routed is flushed. To yield would ask the system once more whether there is anything.
+                        Turn::Drained => {}
+                        Turn::More => tokio::task::yield_now().await,
+                    }
+                }
+                result = self.stream.writable(), if wants.write => {
+                    if result.is_err() {
+                        return;
+                    }
+                    self.hub.borrow_mut().flush_peer(self.id);
+                }
+                _ = self.stream.hung_up(), if wants.end => {
+                    let unread = self.stream.unread().unwrap_or_default() + self.inbox.held_bytes();
+                    if !self.hub.borrow_mut().hung_up(self.id, unread) {
+                        return;
+                    }
+                }
+                () = self.wake.notified() => {}
+            }
+        }
+    }
+
+    /// Whether its peer was told why it ends.
+    fn is_parting(&self) -> bool {
+        let mut state = self.hub.borrow_mut();
+        let peer = state.peers.get_mut(self.id);
+        peer.is_some_and(|peer| peer.is_parting)
+    }
+
+    /// Lets a peer read why its connection ends: to close while it still sends would have its system throw
+    /// away what it has not read.
+    async fn part(&self) {
+        let Self {
+            hub, id, stream, ..
+        } = self;
+        let mut dropped = BytesMut::with_capacity(PARTING_READ_BYTES);
+        let mut has_said = false;
+        loop {
+            let says_more = match hub.borrow_mut().peers.get_mut(*id) {
+                Some(peer) if peer.is_parting => peer.outbox.is_blocked(),
+                _ => return,
+            };
+            if !says_more && !std::mem::replace(&mut has_said, true) {
+                stream.end_writing();
+            }
+            tokio::select! {
+                result = stream.readable() => {
+                    dropped.clear();
+                    match result.and_then(|()| stream.try_read(&mut dropped)) {
+                        Ok(0) => return,
+                        Ok(_) => tokio::task::yield_now().await,
+                        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                        Err(_) => return,
+                    }
+                }
+                result = stream.writable(), if says_more => {
+                    if result.is_err() {
+                        return;
+                    }
+                    hub.borrow_mut().flush_peer(*id);
                 }
             }
-            () = wake.notified() => {}
         }
     }
 }
@@ -365,39 +446,6 @@ fn take_kept(hub: &SharedHub, id: PeerId, inbox: &mut Inbox) -> bool {
     }
 }
 
-/// Lets a peer read why its connection ends: to close while it still sends would have its system throw
-/// away what it has not read.
-async fn part(hub: &SharedHub, id: PeerId, stream: &Stream) {
-    let mut dropped = BytesMut::with_capacity(PARTING_READ_BYTES);
-    let mut has_said = false;
-    loop {
-        let says_more = match hub.borrow_mut().peers.get_mut(id) {
-            Some(peer) if peer.is_parting => peer.outbox.is_blocked(),
-            _ => return,
-        };
-        if !says_more && !std::mem::replace(&mut has_said, true) {
-            stream.end_writing();
-        }
-        tokio::select! {
-            result = stream.readable() => {
-                dropped.clear();
-                match result.and_then(|()| stream.try_read(&mut dropped)) {
-                    Ok(0) => return,
-                    Ok(_) => tokio::task::yield_now().await,
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                    Err(_) => return,
-                }
-            }
-            result = stream.writable(), if says_more => {
-                if result.is_err() {
-                    return;
-                }
-                hub.borrow_mut().flush_peer(id);
-            }
-        }
-    }
-}
-
 /// Takes what was read; whether the connection goes on.
 fn take(hub: &SharedHub, id: PeerId, inbox: &mut Inbox, filled: Filled) -> bool {
     let mut state = hub.borrow_mut();
@@ -432,4 +480,20 @@ fn take(hub: &SharedHub, id: PeerId, inbox: &mut Inbox, filled: Filled) -> bool 
     result
         .map_err(|error: PeerError| state.notes.refuse(error.reason(), &address, &error))
         .is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::reactor::state::peer::Peer;
+
+    fn bytes_of<A, B, C, D, E, F>(_: impl Fn(A, B, C, D, E) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    #[test]
+    fn an_idle_connection_keeps_little() {
+        assert!(bytes_of(serve) <= 448, "the task: {}", bytes_of(serve));
+        assert!(size_of::<Peer>() <= 448, "the peer: {}", size_of::<Peer>());
+    }
 }

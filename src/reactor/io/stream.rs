@@ -1,6 +1,7 @@
 //! A connection's bytes, over TCP or a Unix domain socket.
 
 use std::fmt::Debug;
+use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::net::Shutdown;
 use std::sync::Arc;
@@ -65,22 +66,31 @@ impl Stream {
         }
     }
 
+    /// Only one task waits for a stream: it says by its own slots of the stream whom to wake, so that an
+    /// idle one keeps no more.
     pub(crate) async fn readable(&self) -> io::Result<()> {
-        match self {
-            Self::Tcp(stream) | Self::GatedTcp(stream, _) => stream.readable().await,
-            Self::Unix(stream) | Self::GatedUnix(stream, _) => stream.readable().await,
-        }
+        poll_fn(|context| match self {
+            Self::Tcp(stream) | Self::GatedTcp(stream, _) => stream.poll_read_ready(context),
+            Self::Unix(stream) | Self::GatedUnix(stream, _) => stream.poll_read_ready(context),
+        })
+        .await
     }
 
     /// Waits until the peer has sent its last, or is gone. What it had sent can still be read.
     pub(crate) async fn hung_up(&self) -> io::Result<()> {
-        // With this interest come the end, and urgent bytes, for which no stream is registered.
-        let _ = match self {
-            Self::Tcp(stream) | Self::GatedTcp(stream, _) => stream.ready(Interest::PRIORITY).await,
-            Self::Unix(stream) | Self::GatedUnix(stream, _) => {
-                stream.ready(Interest::PRIORITY).await
+        // With this interest come the end, and urgent bytes, for which no stream is registered. Few wait
+        // for it, so it has memory of its own.
+        let ended = async {
+            match self {
+                Self::Tcp(stream) | Self::GatedTcp(stream, _) => {
+                    stream.ready(Interest::PRIORITY).await
+                }
+                Self::Unix(stream) | Self::GatedUnix(stream, _) => {
+                    stream.ready(Interest::PRIORITY).await
+                }
             }
-        }?;
+        };
+        Box::pin(ended).await?;
         Ok(())
     }
 
@@ -92,11 +102,13 @@ impl Stream {
         }?)
     }
 
+    /// As [`readable`](Self::readable).
     pub(crate) async fn writable(&self) -> io::Result<()> {
-        match self {
-            Self::Tcp(stream) | Self::GatedTcp(stream, _) => stream.writable().await,
-            Self::Unix(stream) | Self::GatedUnix(stream, _) => stream.writable().await,
-        }
+        poll_fn(|context| match self {
+            Self::Tcp(stream) | Self::GatedTcp(stream, _) => stream.poll_write_ready(context),
+            Self::Unix(stream) | Self::GatedUnix(stream, _) => stream.poll_write_ready(context),
+        })
+        .await
     }
 
     /// 0 bytes are the end of the stream.

@@ -104,8 +104,8 @@ pub(crate) fn ip_of(address: &str) -> Option<IpAddr> {
 /// What a peer shows of itself, who it is.
 pub(crate) fn presented<'a>(zmtp: &'a ZmtpPeer, stream: &Stream) -> Presented<'a> {
     Presented {
-        keys: zmtp.keys.as_ref(),
-        plain: zmtp.plain.as_ref(),
+        keys: zmtp.keys.as_deref(),
+        plain: zmtp.plain.as_deref(),
         user: stream.user(),
     }
 }

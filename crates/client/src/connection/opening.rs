@@ -178,7 +178,9 @@ fn admits(options: &Options, peer: &Peer) -> bool {
     let Some(keys) = &options.keys else {
         return true;
     };
-    peer.keys.is_some_and(|met| met.client == keys.server)
+    peer.keys
+        .as_ref()
+        .is_some_and(|met| met.client == keys.server)
 }
 
 async fn shake_hands(
