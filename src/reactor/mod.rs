@@ -291,7 +291,7 @@ async fn serve(hub: SharedHub, sockets: Sockets, mut inputs: mpsc::Receiver<Inpu
             Input::Return(returning) => hub.borrow_mut().return_to_engine(returning),
             Input::Attach(attachment) => acts::connection::attach(&hub, attachment),
             Input::Bridges(bridges) => hub.borrow_mut().hear_bridges(bridges),
-            Input::Status(lists, reply) => hub.borrow_mut().tell_status(lists, reply),
+            Input::Status(lists, reply) => acts::looking::begin(&hub, lists, reply),
             Input::Subscriptions(asked) => hub.borrow().tell_subscriptions(asked),
             Input::Subjects(asked) => hub.borrow().tell_subjects(asked),
             Input::Instances(news) => hub.borrow_mut().take_instances(*news),

@@ -22,6 +22,7 @@ pub(crate) mod housekeeping;
 pub(crate) mod intake;
 pub(crate) mod lasting;
 pub(crate) mod leases;
+pub(crate) mod looking;
 pub(crate) mod loops;
 pub(crate) mod make_room;
 pub(crate) mod meeting;

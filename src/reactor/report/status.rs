@@ -28,6 +28,36 @@ use event_manager_wire::api::{self, Counters, ServiceStatus, Status};
 const NAMED_WORKERS_SHOWN: usize = 32;
 /// Peers of ZMTP 2.0 that are named.
 const OLD_PEERS_SHOWN: usize = 64;
+/// Services that are looked at in one turn, at about 2 µs each.
+const SERVICES_PER_TURN: usize = 25;
+/// Entries of their lists after which the turn is over, at about 0.5 µs each.
+const ENTRIES_PER_TURN: usize = 125;
+
+/// A look at the state, put together in turns between which events are routed.
+#[derive(Debug)]
+pub(crate) struct Look {
+    /// Services that were not looked at yet, the next last.
+    ahead: Vec<ServiceKey>,
+    told: Vec<(ServiceKey, ServiceStatus)>,
+    room: Room,
+}
+
+impl Look {
+    pub(crate) fn begin(broker: &Broker, lists: Lists) -> Self {
+        let mut ahead: Vec<_> = broker.services().map(|(key, _)| key).collect();
+        ahead.reverse();
+        Self {
+            told: Vec::with_capacity(ahead.len()),
+            ahead,
+            room: lists.room(),
+        }
+    }
+
+    /// Whether all services were looked at.
+    pub(crate) fn is_over(&self) -> bool {
+        self.ahead.is_empty()
+    }
+}
 
 impl Hub {
     /// Answers who asks for the state, unless they have gone.
@@ -76,12 +106,39 @@ impl Hub {
 
     /// The state, without what single workers do.
     pub(crate) fn status(&mut self, lists: Lists) -> Status {
+        let mut look = Look::begin(&self.broker, lists);
+        while !look.is_over() {
+            self.look_on(&mut look);
+        }
+        self.end_look(look)
+    }
+
+    /// Looks at the next services: so many that what is routed hardly waits for it.
+    pub(crate) fn look_on(&self, look: &mut Look) {
+        let now = now();
+        let enough = look.room.left().saturating_sub(ENTRIES_PER_TURN);
+        for _ in 0..SERVICES_PER_TURN {
+            let Some(key) = look.ahead.pop() else { return };
+            // It may have ended since the look began.
+            if let Some(service) = self.broker.service(key) {
+                let status = self.service_status(key, service, &mut look.room, now);
+                look.told.push((key, status));
+            }
+            if look.room.left() < enough {
+                return;
+            }
+        }
+    }
+
+    /// The rest of the state, and what was seen of services. Those that have ended meanwhile count among
+    /// the retired now.
+    pub(crate) fn end_look(&mut self, look: Look) -> Status {
         let now = now();
         self.broker.routes.subjects.name_largest();
-        let services = self.broker.services();
-        let mut room = lists.room();
         let stored = stored_by_client(&self.broker, &self.durable.queues);
         let (clients, denied_to_others) = clients_status(&self.clients, &self.peers, stored);
+        let told = look.told.into_iter();
+        let services = told.filter(|(key, _)| self.broker.service(*key).is_some());
         Status {
             service: self.config.locator.service_name.to_string(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -92,9 +149,7 @@ impl Hub {
             subscription_ttl_seconds: self.config.subscription_ttl.as_secs_f64(),
             draining: self.phase.is_draining(),
             addresses: self.site.addresses.clone(),
-            services: services
-                .map(|(key, service)| self.service_status(key, service, &mut room, now))
-                .collect(),
+            services: services.map(|(_, status)| status).collect(),
             retired_services: counters(self.broker.retired(), 0, 0),
             publishers: self.publishers_status(),
             mesh: self.mesh_status(),

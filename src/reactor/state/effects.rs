@@ -128,6 +128,11 @@ impl Room {
         self.of_service.min(self.in_all)
     }
 
+    /// For how many entries there is room.
+    pub(crate) fn left(&self) -> usize {
+        self.in_all
+    }
+
     /// Whether there is room for so many more; then they have it.
     pub(crate) fn take(&mut self, entries: usize) -> bool {
         let left = self.in_all.checked_sub(entries);
