@@ -7,6 +7,10 @@ use crate::reactor::state::peer::Role;
 use event_manager_core::broker::PeerId;
 use event_manager_zmtp::{Command, Step, Subscription, frames};
 
+/// Requests of one connection that are answered in one turn, beside those that publish events: they cost
+/// several times as much as an event, and live events wait meanwhile.
+const REQUESTS_PER_TURN: u64 = 8;
+
 impl Hub {
     /// Takes what arrived message by message. `on_message` is given each whole message.
     ///
@@ -19,6 +23,7 @@ impl Hub {
         mut filled: Filled,
         on_message: fn(&mut Self, PeerId, &[u8]) -> Result<(), PeerError>,
     ) -> Result<(), PeerError> {
+        let enough = self.requests.others + REQUESTS_PER_TURN;
         loop {
             let step = inbox.scanner.next(&mut filled.data);
             match step.inspect_err(|error| {
@@ -41,7 +46,7 @@ impl Hub {
                 return Ok(());
             }
             // Small requests may have large answers, so what was read already is bounded too.
-            if self.is_overfull(id) {
+            if self.is_overfull(id) || self.requests.others >= enough {
                 inbox.hold(filled);
                 return Ok(());
             }

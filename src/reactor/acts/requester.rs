@@ -222,6 +222,7 @@ impl Hub {
                 if let Some(denied) = denied.take() {
                     self.note_denied(client, denied.what, 1, &denied);
                 }
+                self.requests.others += 1;
                 self.reply(&back, &answer);
             }
             (Ok(request), _) => self.ask(&request, back),
@@ -290,6 +291,7 @@ impl Hub {
             Err(nak) => return self.answer(request, &nak.into(), &back, false),
         };
         back.timed = row.timed.map(|timed| (timed, self.time.now));
+        self.requests.others += u64::from(row.timed.is_none());
         let client = self.peers[back.peer].client;
         let mut asking = Asking {
             hub: self,

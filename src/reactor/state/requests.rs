@@ -15,6 +15,8 @@ pub(crate) struct Requests {
     /// Answers that wait until no crash takes back what they say.
     pub(crate) promises: Promises,
     pub(crate) emissions: Emissions,
+    /// How many there were so far that publish no event.
+    pub(crate) others: u64,
 }
 
 impl Requests {
@@ -25,6 +27,7 @@ impl Requests {
             replies: PendingReplies::new(pending_max),
             promises: Promises::default(),
             emissions: Emissions::default(),
+            others: 0,
         }
     }
 }
