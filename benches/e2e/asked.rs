@@ -20,8 +20,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const TURNS: u32 = 4;
 /// At the beginning of each turn events don't count.
 const WARM_UP: Duration = Duration::from_millis(50);
-/// Between two looks: a thousand times as often as Prometheus does.
-const LOOK_INTERVAL: Duration = Duration::from_millis(1);
+/// Looks at the metrics: a thousand times as often as Prometheus does.
+const LOOKS_PER_SECOND: u32 = 1000;
 /// Requests under way.
 const REQUESTS: usize = 64;
 /// Subjects of one SUBSCRIBE.
@@ -53,8 +53,10 @@ pub fn run(
         let is_over = AtomicBool::new(false);
         answers += thread::scope(|scope| -> Result<u64> {
             let asking: ScopedJoinHandle<'_, Result<u64>> = scope.spawn(|| match asked {
-                Asked::Metrics => look_until(http, "/metrics", &is_over),
-                Asked::Stats { .. } => look_until(http, "/stats", &is_over),
+                Asked::Metrics => look_until((http, "/metrics"), LOOKS_PER_SECOND, &is_over),
+                Asked::Stats { per_second, .. } => {
+                    look_until((http, "/stats"), per_second, &is_over)
+                }
                 Asked::Subscribe { .. } => subscribe_until(requests, &is_over),
             });
             let done = turn(&mut setup, interval, duration / TURNS, &mut beside);
@@ -81,7 +83,7 @@ pub fn run(
 fn prepare(requests: u16, asked: Asked) -> Result<()> {
     let (services, subjects) = match asked {
         Asked::Metrics => return Ok(()),
-        Asked::Stats { services, each } => (services, each),
+        Asked::Stats { services, each, .. } => (services, each),
         Asked::Subscribe { patterns } => (1, patterns),
     };
     let mut stream = connect(requests, "DEALER")?;
@@ -178,8 +180,9 @@ fn subscribe_until(port: u16, is_over: &AtomicBool) -> Result<u64> {
     Ok(answered)
 }
 
-/// Asks by HTTP on one connection; how often.
-fn look_until(port: u16, path: &str, is_over: &AtomicBool) -> Result<u64> {
+/// Asks by HTTP on one connection, with a pause after each answer; how often.
+fn look_until((port, path): (u16, &str), per_second: u32, is_over: &AtomicBool) -> Result<u64> {
+    let pause = Duration::from_secs(1) / per_second;
     let mut stream = BufReader::new(TcpStream::connect(("127.0.0.1", port))?);
     let request = format!("GET {path} HTTP/1.1\r\nHost: bench\r\n\r\n");
     let mut looks = 0;
@@ -201,7 +204,7 @@ fn look_until(port: u16, path: &str, is_over: &AtomicBool) -> Result<u64> {
         let mut body = vec![0; length.context("no content-length")?];
         stream.read_exact(&mut body)?;
         looks += 1;
-        thread::sleep(LOOK_INTERVAL);
+        thread::sleep(pause);
     }
     Ok(looks)
 }

@@ -44,8 +44,12 @@ pub enum Kind {
 pub enum Asked {
     /// The metrics.
     Metrics,
-    /// `/stats`, where so many other services have so many subjects each.
-    Stats { services: usize, each: usize },
+    /// `/stats`, so often, where so many other services have so many subjects each.
+    Stats {
+        services: usize,
+        each: usize,
+        per_second: u32,
+    },
     /// SUBSCRIBE to a service with so many patterns.
     Subscribe { patterns: usize },
 }
@@ -350,13 +354,24 @@ pub fn all() -> Vec<Scenario> {
         Pattern::Fan(1),
         256,
     ));
-    let stats = Asked::Stats {
+    let stats = |per_second| Asked::Stats {
         services: 500,
         each: 200,
+        per_second,
     };
     for (name, per_second, what) in [
         ("metrics read 1000 times a second", 20_000, Asked::Metrics),
-        ("stats of 100,000 subscriptions read", 2_000, stats),
+        // As a dashboard and those who collect metrics do.
+        (
+            "stats of 100,000 subscriptions read 10 times a second",
+            2_000,
+            stats(10),
+        ),
+        (
+            "stats of 100,000 subscriptions read 1000 times a second",
+            2_000,
+            stats(1000),
+        ),
         (
             "SUBSCRIBE to 10,000 patterns, 64 in flight",
             2_000,
