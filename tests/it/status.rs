@@ -269,3 +269,39 @@ fn status_and_stats_have_the_fields_and_types_that_they_always_had() {
     pinned.retain(|path, _| !added(path));
     assert_eq!(differences(&of_status, &pinned), Vec::<String>::new());
 }
+
+/// The reactor looks at some of them in a turn.
+#[test]
+fn all_services_are_told_once_however_many() {
+    const SERVICES: usize = 60;
+    let daemon = TestDaemon::start();
+    let requester = connected(&daemon.context, zmq::DEALER, &daemon.requests());
+    let ask = |token: &str, fields: &str| {
+        let request = ["", token, "PARAM", fields];
+        requester.send_multipart(request, 0).expect("a send");
+    };
+    let answered = || {
+        let answer = requester.recv_multipart(0).expect("an answer");
+        assert_eq!(answer[1], b"TK_SYS_ACK", "{answer:?}");
+        String::from_utf8(answer[3].clone()).expect("text")
+    };
+    // More than are answered in a turn, and all in their order.
+    for n in 0..SERVICES {
+        let fields = format!("sub-{n:02}\0Service{n:02}\0subject");
+        ask("TK_EVENT_MANAGER_SUBSCRIBE", &fields);
+    }
+    for n in 0..SERVICES {
+        let data = answered();
+        assert!(data.starts_with(&format!("sub-{n:02}\0")), "{data}");
+    }
+    let told = |daemon: &TestDaemon| -> Vec<String> {
+        let services = daemon.status().services.into_iter();
+        services.map(|service| service.name).collect()
+    };
+    let mut expected: Vec<_> = (0..SERVICES).map(|n| format!("Service{n:02}")).collect();
+    assert_eq!(told(&daemon), expected);
+    ask("TK_EVENT_MANAGER_UNSUBSCRIBE", "sub-30");
+    answered();
+    expected.remove(30);
+    assert_eq!(told(&daemon), expected);
+}
