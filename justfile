@@ -187,6 +187,12 @@ engines-cut rounds="50":
     tests/engines/install
     EVENT_MANAGER_ROUNDS={{ rounds }} EVENT_MANAGER_ENGINES={{ justfile_directory() }}/target/engines cargo test --locked --features traces,tls,engines --test engines -- --ignored --nocapture --test-threads 1 cut_off_and_killed_again_and_again
 
+# What a bridge costs the daemon and the server, out and in, at each engine: medians of so many rounds. Builds for release.
+engines-figures rounds="3":
+    tests/engines/install
+    cargo build --release --locked --features traces,tls,engines
+    target/engines/venv/bin/python tests/engines/figures target/release/event-manager target/engines {{ rounds }}
+
 # The tests of NATS and Redis with other versions of the servers: NATS 2.10.26 and 2.12.8, Redis 8.2.3, Valkey 9.1.2. Ten minutes.
 engines-versions:
     tests/engines/install versions
