@@ -69,29 +69,51 @@ fn from_sqlite(error: Error) -> StateError {
     StateError::System(io::Error::new(kind, error.to_string()))
 }
 
+/// What keeps other daemons from the database.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Guard {
+    /// A lock, as long as it is open. `sqlite3` may read it.
+    Lock,
+    /// The lease by which this daemon has the directory: none but it has a database of its epoch.
+    Lease,
+}
+
 #[derive(Debug)]
 pub(super) struct StateFile {
     database: Connection,
-    /// The same file: locked against other daemons, but not against readers with `sqlite3`. It is
-    /// closed last, because closing any descriptor of a file frees all of SQLite's locks on it.
-    lock: File,
+    identity: Option<Identity>,
+    /// Of a file beside it: on storage of other machines, such as NFS, any lock of the database itself would
+    /// keep SQLite from it.
+    _lock: Option<File>,
 }
+
+/// The file that a path leads to.
+type Identity = (u64, u64);
 
 /// Opens the database, and imports that of an earlier release. A damaged one is moved aside under
 /// another name, and an empty one created.
 pub(super) fn open_or_set_aside(
     path: &Path,
+    guard: Guard,
     journal: &Journal,
 ) -> Result<(StateFile, Kept), StateError> {
     if let Some(directory) = path.parent() {
         std::fs::create_dir_all(directory).map_err(StateError::System)?;
     }
+    let lock = match guard {
+        Guard::Lock => Some(locked(&with_suffix(path, ".lock"))?),
+        Guard::Lease => None,
+    };
     take_over(path, journal)?;
-    match open(path) {
-        Err(StateError::Damaged(error)) => set_aside(path, &error, journal)?,
-        result => return result,
-    }
-    open(path)
+    let (mut file, kept) = match open(path) {
+        Err(StateError::Damaged(error)) => {
+            set_aside(path, &error, journal)?;
+            open(path)
+        }
+        opened => opened,
+    }?;
+    file._lock = lock;
+    Ok((file, kept))
 }
 
 /// Writes what a database of an earlier release has, unless there is one of ours. Whenever it is cut
@@ -174,10 +196,15 @@ fn set_aside(path: &Path, why: &str, journal: &Journal) -> Result<(), StateError
     Ok(())
 }
 
-fn locked(path: &Path) -> Result<File, StateError> {
+/// Created where it is missing, for nobody else to read.
+fn opened(path: &Path) -> Result<File, StateError> {
     let mut options = OpenOptions::new();
     options.create(true).truncate(false).read(true).write(true);
-    let file = options.mode(0o600).open(path).map_err(StateError::System)?;
+    options.mode(0o600).open(path).map_err(StateError::System)
+}
+
+fn locked(path: &Path) -> Result<File, StateError> {
+    let file = opened(path)?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(StateError::InUse),
@@ -186,11 +213,21 @@ fn locked(path: &Path) -> Result<File, StateError> {
 }
 
 fn open(path: &Path) -> Result<(StateFile, Kept), StateError> {
-    let lock = locked(path)?;
+    // SQLite would give it the mode that the umask allows.
+    opened(path)?;
     let database = Connection::open(path).map_err(from_sqlite)?;
-    let mut file = StateFile { database, lock };
+    let mut file = StateFile {
+        database,
+        identity: identity(path),
+        _lock: None,
+    };
     let kept = file.read()?;
     Ok((file, kept))
+}
+
+fn identity(path: &Path) -> Option<Identity> {
+    let found = std::fs::metadata(path).ok()?;
+    Some((found.dev(), found.ino()))
 }
 
 impl StateFile {
@@ -241,9 +278,7 @@ impl StateFile {
 
     /// Whether its path now leads to another file, or to none.
     pub(super) fn is_gone(&self, path: &Path) -> bool {
-        let identity = |metadata: std::fs::Metadata| (metadata.dev(), metadata.ino());
-        let there = std::fs::metadata(path).ok().map(identity);
-        there != self.lock.metadata().ok().map(identity)
+        identity(path) != self.identity
     }
 
     /// Writes all changes in one commit; when it returns, they are on disk.

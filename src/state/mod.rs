@@ -22,7 +22,7 @@ pub use writer::{Writer, WriterThread};
 
 use crate::store::Fence;
 use crate::telemetry::{Journal, Notable};
-use file::open_or_set_aside;
+use file::{Guard, open_or_set_aside};
 
 /// The name of the database's file.
 pub const FILE_NAME: &str = "state.db";
@@ -63,11 +63,15 @@ pub fn open_for(
     if let Some(error) = made {
         return unavailable(error);
     }
-    let (file, kept) = match open_or_set_aside(&path, journal) {
+    let guard = match fence {
+        Some(_) => Guard::Lease,
+        None => Guard::Lock,
+    };
+    let (file, kept) = match open_or_set_aside(&path, guard, journal) {
         Ok(opened) => opened,
         Err(error) => return unavailable(error.to_string()),
     };
-    match Writer::start(path, file, fence, journal.clone()) {
+    match Writer::start(path, (file, guard), fence, journal.clone()) {
         Ok((writer, thread)) => Some(State {
             kept,
             writer,

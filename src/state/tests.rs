@@ -8,7 +8,7 @@ use redb::{Builder, TableDefinition};
 use rusqlite::Connection;
 use tempfile::TempDir;
 
-use super::file::{StateError, VERSION, open_or_set_aside};
+use super::file::{Guard, StateError, VERSION, open_or_set_aside};
 use super::former;
 use super::*;
 
@@ -112,14 +112,15 @@ fn kept(changes: &Changes) -> Kept {
 fn others_in(path: &Path) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(path.parent().unwrap()).unwrap();
     let mut others: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
-    others.retain(|other| other != path);
+    let is_lock = |other: &Path| other.extension().is_some_and(|end| end == "lock");
+    others.retain(|other| other != path && !is_lock(other));
     others
 }
 
 #[test]
 fn what_was_written_is_there_again() {
     let (_directory, path) = directory();
-    let (mut file, found) = open_or_set_aside(&path, &Journal::default()).unwrap();
+    let (mut file, found) = open_or_set_aside(&path, Guard::Lock, &Journal::default()).unwrap();
     assert_eq!(found, Kept::default());
     file.write(&all(false, 3)).unwrap();
     let gone = Changes {
@@ -129,13 +130,13 @@ fn what_was_written_is_there_again() {
     };
     file.write(&gone).unwrap();
     drop(file);
-    let (mut file, found) = open_or_set_aside(&path, &Journal::default()).unwrap();
+    let (mut file, found) = open_or_set_aside(&path, Guard::Lock, &Journal::default()).unwrap();
     let mut together = all(false, 3);
     together.add(gone);
     assert_eq!(found, kept(&together));
     file.write(&all(true, 1)).unwrap();
     drop(file);
-    let (_file, found) = open_or_set_aside(&path, &Journal::default()).unwrap();
+    let (_file, found) = open_or_set_aside(&path, Guard::Lock, &Journal::default()).unwrap();
     assert_eq!(found, kept(&all(true, 1)));
     assert!(others_in(&path).is_empty());
 }
@@ -143,12 +144,12 @@ fn what_was_written_is_there_again() {
 #[test]
 fn what_was_written_is_there_though_the_file_was_never_closed() {
     let (_directory, path) = directory();
-    let (mut file, _) = open_or_set_aside(&path, &Journal::default()).unwrap();
+    let (mut file, _) = open_or_set_aside(&path, Guard::Lock, &Journal::default()).unwrap();
     for count in 1..6 {
         file.write(&all(false, count)).unwrap();
         let copy = path.with_file_name("copy.db");
         std::fs::copy(&path, &copy).unwrap();
-        let (_copy, found) = open_or_set_aside(&copy, &Journal::default()).unwrap();
+        let (_copy, found) = open_or_set_aside(&copy, Guard::Lock, &Journal::default()).unwrap();
         assert_eq!(found, kept(&all(false, count)));
     }
     assert_eq!(others_in(&path).len(), 1);
@@ -157,7 +158,7 @@ fn what_was_written_is_there_though_the_file_was_never_closed() {
 /// Of a file with 50 subscriptions, as a process leaves it that is killed, and one that ends well.
 static IMAGES: LazyLock<[Vec<u8>; 2]> = LazyLock::new(|| {
     let (_directory, path) = directory();
-    let (mut file, _) = open_or_set_aside(&path, &Journal::default()).unwrap();
+    let (mut file, _) = open_or_set_aside(&path, Guard::Lock, &Journal::default()).unwrap();
     file.write(&all(false, 50)).unwrap();
     let open = std::fs::read(&path).unwrap();
     drop(file);
@@ -186,7 +187,7 @@ proptest! {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join(FILE_NAME);
         std::fs::write(&path, &bytes).unwrap();
-        let (mut file, found) = open_or_set_aside(&path, &Journal::default()).unwrap();
+        let (mut file, found) = open_or_set_aside(&path, Guard::Lock, &Journal::default()).unwrap();
         match &others_in(&path)[..] {
             // What was flipped means nothing.
             [] => prop_assert!(found == kept(&all(false, 50)) || bytes.is_empty()),
@@ -210,7 +211,7 @@ fn a_header_that_forbids_to_write_is_damage() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join(FILE_NAME);
     std::fs::write(&path, &bytes).unwrap();
-    let (mut file, found) = open_or_set_aside(&path, &Journal::default()).unwrap();
+    let (mut file, found) = open_or_set_aside(&path, Guard::Lock, &Journal::default()).unwrap();
     assert_eq!(found, Kept::default());
     assert_eq!(std::fs::read(&others_in(&path)[0]).unwrap(), bytes);
     file.write(&all(false, 2)).unwrap();
@@ -222,7 +223,7 @@ fn a_file_that_is_no_database_keeps_its_bytes_and_each_gets_a_name() {
     std::fs::create_dir_all(path.parent().unwrap()).unwrap();
     for text in ["first", "second", "third"] {
         std::fs::write(&path, text).unwrap();
-        open_or_set_aside(&path, &Journal::default()).unwrap();
+        open_or_set_aside(&path, Guard::Lock, &Journal::default()).unwrap();
     }
     let mut texts: Vec<_> = others_in(&path)
         .iter()
@@ -235,23 +236,29 @@ fn a_file_that_is_no_database_keeps_its_bytes_and_each_gets_a_name() {
 #[test]
 fn what_is_not_ours_to_mend_stays_as_it_is() {
     let (directory, path) = directory();
-    let (file, _) = open_or_set_aside(&path, &Journal::default()).unwrap();
+    let (file, _) = open_or_set_aside(&path, Guard::Lock, &Journal::default()).unwrap();
     assert!(matches!(
-        open_or_set_aside(&path, &Journal::default()),
+        open_or_set_aside(&path, Guard::Lock, &Journal::default()),
         Err(StateError::InUse)
     ));
     drop(file);
+    // SQLite's locks and those of whole files are one kind on NFS and other file systems of several machines.
+    let (file, _) = open_or_set_aside(&path, Guard::Lock, &Journal::default()).unwrap();
+    let itself = std::fs::File::open(&path).unwrap();
+    assert!(itself.try_lock().is_ok(), "the database itself is locked");
+    drop((file, itself));
 
     let database = Connection::open(&path).unwrap();
     let newer = "UPDATE format SET version = ?1";
     database.execute(newer, [VERSION + 1]).unwrap();
     drop(database);
-    let error = open_or_set_aside(&path, &Journal::default()).unwrap_err();
+    let error = open_or_set_aside(&path, Guard::Lock, &Journal::default()).unwrap_err();
     assert!(matches!(error, StateError::OtherVersion(_)), "{error}");
 
     let in_a_file = directory.path().join("file");
     std::fs::write(&in_a_file, "").unwrap();
-    let error = open_or_set_aside(&in_a_file.join(FILE_NAME), &Journal::default()).unwrap_err();
+    let error = open_or_set_aside(&in_a_file.join(FILE_NAME), Guard::Lock, &Journal::default())
+        .unwrap_err();
     assert!(matches!(error, StateError::System(_)), "{error}");
     assert!(others_in(&path).is_empty());
 }
@@ -268,8 +275,9 @@ fn wait_until(what: &str, reached: impl Fn() -> bool) {
 fn after_an_error_the_whole_state_is_wanted_and_written() {
     let (_directory, path) = directory();
     let journal = Journal::default();
-    let (file, _) = open_or_set_aside(&path, &journal).unwrap();
-    let (mut writer, thread) = Writer::start(path.clone(), file, None, journal.clone()).unwrap();
+    let (file, _) = open_or_set_aside(&path, Guard::Lock, &journal).unwrap();
+    let (mut writer, thread) =
+        Writer::start(path.clone(), (file, Guard::Lock), None, journal.clone()).unwrap();
     assert!(writer.take(all(false, 1)));
     wait_until("the first write", || writer.is_idle());
     let mark = writer.mark();
@@ -292,7 +300,7 @@ fn after_an_error_the_whole_state_is_wanted_and_written() {
     wait_until("all is written", || writer.has_written(mark));
     drop(writer);
     assert!(thread.join(Duration::from_secs(20)));
-    let (_file, found) = open_or_set_aside(&path, &Journal::default()).unwrap();
+    let (_file, found) = open_or_set_aside(&path, Guard::Lock, &Journal::default()).unwrap();
     assert_eq!(found, kept(&all(true, 5)));
     let noted = journal.page(None, 10).events;
     let codes: Vec<_> = noted.iter().map(|event| &*event.code).collect();
@@ -302,8 +310,9 @@ fn after_an_error_the_whole_state_is_wanted_and_written() {
 #[test]
 fn a_writer_that_is_behind_has_no_room_and_loses_nothing_that_it_took() {
     let (_directory, path) = directory();
-    let (file, _) = open_or_set_aside(&path, &Journal::default()).unwrap();
-    let (mut writer, thread) = Writer::start(path.clone(), file, None, Journal::default()).unwrap();
+    let (file, _) = open_or_set_aside(&path, Guard::Lock, &Journal::default()).unwrap();
+    let (mut writer, thread) =
+        Writer::start(path.clone(), (file, Guard::Lock), None, Journal::default()).unwrap();
     let one = |n: usize| Changes {
         subscriptions: [(n.to_string(), Some(subscription("Billing", 1)))].into(),
         ..Changes::default()
@@ -315,7 +324,7 @@ fn a_writer_that_is_behind_has_no_room_and_loses_nothing_that_it_took() {
     }
     drop(writer);
     assert!(thread.join(Duration::from_secs(20)));
-    let (_file, found) = open_or_set_aside(&path, &Journal::default()).unwrap();
+    let (_file, found) = open_or_set_aside(&path, Guard::Lock, &Journal::default()).unwrap();
     assert_eq!(found.subscriptions.len(), taken);
 }
 
@@ -352,7 +361,7 @@ fn what_an_earlier_release_kept_is_taken_over_once() {
     write_former(&former, &before);
     // An earlier try was interrupted.
     std::fs::write(path.with_file_name(format!("{FILE_NAME}.new")), "half").unwrap();
-    let (mut file, found) = open_or_set_aside(&path, &Journal::default()).unwrap();
+    let (mut file, found) = open_or_set_aside(&path, Guard::Lock, &Journal::default()).unwrap();
     assert_eq!(found, kept(&before));
     let aside = path.with_file_name(format!("{}.former", former::FILE_NAME));
     assert_eq!(others_in(&path), std::slice::from_ref(&aside));
@@ -360,7 +369,7 @@ fn what_an_earlier_release_kept_is_taken_over_once() {
     drop(file);
     // Should it come back, ours is newer.
     std::fs::rename(&aside, &former).unwrap();
-    let (_file, found) = open_or_set_aside(&path, &Journal::default()).unwrap();
+    let (_file, found) = open_or_set_aside(&path, Guard::Lock, &Journal::default()).unwrap();
     assert_eq!(found, kept(&all(true, 1)));
 }
 
@@ -370,7 +379,7 @@ fn a_damaged_database_of_an_earlier_release_is_set_aside() {
     std::fs::create_dir_all(path.parent().unwrap()).unwrap();
     std::fs::write(path.with_file_name(former::FILE_NAME), "damaged").unwrap();
     let journal = Journal::default();
-    let (_file, found) = open_or_set_aside(&path, &journal).unwrap();
+    let (_file, found) = open_or_set_aside(&path, Guard::Lock, &journal).unwrap();
     assert_eq!(found, Kept::default());
     assert_eq!(journal.page(None, 10).events[0].code, "EM-0513");
     let aside: Vec<_> = others_in(&path);
@@ -384,7 +393,7 @@ fn a_damaged_database_of_an_earlier_release_is_set_aside() {
 #[test]
 fn it_can_be_read_while_it_is_used() {
     let (_directory, path) = directory();
-    let (mut file, _) = open_or_set_aside(&path, &Journal::default()).unwrap();
+    let (mut file, _) = open_or_set_aside(&path, Guard::Lock, &Journal::default()).unwrap();
     file.write(&all(false, 3)).unwrap();
     let reader = Connection::open(&path).unwrap();
     let query = "SELECT json_extract(record, '$.port') FROM services WHERE name = '2'";
@@ -397,7 +406,7 @@ fn it_can_be_read_while_it_is_used() {
 #[test]
 fn a_file_without_the_later_tables_gets_them_and_one_with_them_is_whole_without() {
     let (_directory, path) = directory();
-    let (mut file, _) = open_or_set_aside(&path, &Journal::default()).unwrap();
+    let (mut file, _) = open_or_set_aside(&path, Guard::Lock, &Journal::default()).unwrap();
     file.write(&all(false, 3)).unwrap();
     drop(file);
     // The earlier release knows the checksum of its own tables.
@@ -417,11 +426,11 @@ fn a_file_without_the_later_tables_gets_them_and_one_with_them_is_whole_without(
     }
     drop(query);
     drop(database);
-    let (mut file, found) = open_or_set_aside(&path, &Journal::default()).unwrap();
+    let (mut file, found) = open_or_set_aside(&path, Guard::Lock, &Journal::default()).unwrap();
     assert_eq!((found.services.len(), found.leases.len()), (3, 0));
     file.write(&all(false, 3)).unwrap();
     drop(file);
-    let (_file, found) = open_or_set_aside(&path, &Journal::default()).unwrap();
+    let (_file, found) = open_or_set_aside(&path, Guard::Lock, &Journal::default()).unwrap();
     assert_eq!(found, kept(&all(false, 3)));
     assert!(others_in(&path).is_empty());
 }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, mpsc};
 
-use super::file::{StateFile, open_or_set_aside};
+use super::file::{Guard, StateFile, open_or_set_aside};
 use super::kept::Changes;
 use crate::ambient::now;
 use crate::store::{Fence, keep_room};
@@ -67,7 +67,7 @@ impl WriterThread {
 impl Writer {
     pub(super) fn start(
         path: PathBuf,
-        file: StateFile,
+        (file, guard): (StateFile, Guard),
         fence: Option<Fence>,
         journal: Journal,
     ) -> std::io::Result<(Self, WriterThread)> {
@@ -77,6 +77,7 @@ impl Writer {
         let work = Work {
             path,
             file: Some(file),
+            guard,
             fence,
             progress: Arc::clone(&progress),
             bursts: Bursts::default(),
@@ -155,6 +156,7 @@ struct Work {
     path: PathBuf,
     /// None after an error.
     file: Option<StateFile>,
+    guard: Guard,
     fence: Option<Fence>,
     progress: Arc<Progress>,
     bursts: Bursts,
@@ -243,8 +245,8 @@ impl Work {
         if !changes.whole {
             return Ok(());
         }
-        let (mut file, _) =
-            open_or_set_aside(&self.path, &self.journal).map_err(|error| error.to_string())?;
+        let (mut file, _) = open_or_set_aside(&self.path, self.guard, &self.journal)
+            .map_err(|error| error.to_string())?;
         file.write(changes).map_err(|error| error.to_string())?;
         self.file = Some(file);
         self.journal.note(&Notable::StateRecovered {
