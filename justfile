@@ -200,10 +200,20 @@ engines-versions:
     for version in redis-8.2.3 valkey-9.1.2; do echo "$version" && EVENT_MANAGER_REDIS={{ justfile_directory() }}/target/engines/versions/$version EVENT_MANAGER_ENGINES={{ justfile_directory() }}/target/engines cargo test --locked --no-fail-fast --features traces,tls,engines --test engines -- redis:: redis_in:: redis_dotmac:: || exit 1; done
 
 # Leases at engines, and the fence, while the ways to the engine break, daemons are stopped and their wall clocks are
-# set: 5 to 10 s for each round, of each engine. Needs a C compiler.
+# set: 5 to 10 s for each round, of each engine. Also of daemons in network namespaces. Needs root and a C compiler.
 engines-partitions rounds="20":
     tests/engines/install
     EVENT_MANAGER_ROUNDS={{ rounds }} EVENT_MANAGER_ENGINES={{ justfile_directory() }}/target/engines cargo test --locked --features traces,tls,engines --test engines -- --ignored --nocapture broken_again_and_again
+
+# Two machines of which one serves, as network namespaces: it is cut off, killed, stopped. 10 s for each round. Needs root.
+standby-machines rounds="20":
+    tests/engines/install
+    EVENT_MANAGER_ROUNDS={{ rounds }} EVENT_MANAGER_ENGINES={{ justfile_directory() }}/target/engines cargo test --locked --features traces,tls,engines --test engines -- --ignored --nocapture machines::
+
+# Standbys on your own storage: `just standby-storage /mnt/a:/mnt/b:/mnt/c`, paths at which it is mounted once for each machine.
+standby-storage mounts:
+    tests/engines/install
+    EVENT_MANAGER_SHARED={{ mounts }} EVENT_MANAGER_ENGINES={{ justfile_directory() }}/target/engines cargo test --locked --features traces,tls,engines --test engines -- --test-threads 1 nats::standby:: etcd::standby::
 
 # ScheduleZero's instances as they are, with three event managers that are cut off and killed: `file` is the module with
 # its class ZMQEventBroker, which is not ours. 8 s for each round. Needs root; fetches apscheduler from PyPI.

@@ -11,6 +11,7 @@ use super::server::{self, Process, free_port, installed, secret};
 use super::standby::{Machine, serving, stands_by};
 use super::support::TestDaemon;
 use super::support::program::{Site, wait_until};
+use super::support::shared_directory::SharedDirectory;
 
 /// Servers of one cluster.
 struct Etcd {
@@ -139,7 +140,7 @@ fn goes_on(daemon: &TestDaemon) {
 fn of_three_servers_any_may_be_cut_off() {
     let mut etcd = Etcd::of(3);
     etcd.run(&[]);
-    let directory = TempDir::new().expect("a directory");
+    let directory = SharedDirectory::new();
     let engine = json!({"type": "etcd", "servers": etcd.urls("http")});
     let machine = Machine::at(&engine, &directory, &json!({"ttl": 6}));
     let daemon = serving(machine.start());
@@ -181,7 +182,7 @@ fn by_tls_and_with_a_password() {
         &url,
         &["protect", &path("etcd.pem"), "em", "secret-1"],
     );
-    let directory = TempDir::new().expect("a directory");
+    let directory = SharedDirectory::new();
     let machine = |more: &Value| {
         let mut engine = json!({"type": "etcd", "servers": [url], "caFile": path("etcd.pem")});
         let more = more.as_object().expect("an object").clone();
@@ -216,7 +217,7 @@ fn who_is_no_etcd_is_told() {
     );
     // It answers, and is none.
     let other = TestDaemon::in_own_process(&json!({"httpAddress": "127.0.0.1:0"}));
-    let directory = TempDir::new().expect("a directory");
+    let directory = SharedDirectory::new();
     let url = format!("http://{}", other.http());
     let engine = json!({"type": "etcd", "servers": [url]});
     let standby = Machine::at(&engine, &directory, &json!({})).start();

@@ -2,7 +2,39 @@
 
 use std::time::Duration;
 
+use super::support::network::Link;
 use super::support::way::Way;
+
+/// What connects a daemon with the engine.
+pub trait Line: Sync {
+    /// It is no more.
+    fn set_cut(&self, is_cut: bool);
+
+    /// Nothing arrives at the engine, or nothing of what it sends.
+    fn hold(&self, there: bool, back: bool);
+}
+
+/// What it holds arrives later.
+impl Line for Way {
+    fn set_cut(&self, is_cut: bool) {
+        Way::set_cut(self, is_cut);
+    }
+
+    fn hold(&self, there: bool, back: bool) {
+        Way::hold(self, there, back);
+    }
+}
+
+/// Packets are lost.
+impl Line for Link {
+    fn set_cut(&self, is_cut: bool) {
+        Link::set_cut(self, is_cut);
+    }
+
+    fn hold(&self, there: bool, back: bool) {
+        self.lose(there, back);
+    }
+}
 
 /// How many rounds those tests have that are not run by default.
 pub fn rounds() -> usize {
@@ -29,8 +61,8 @@ fn number(name: &str) -> Option<usize> {
 
 pub const KINDS: [&str; 5] = ["cut", "both-ways", "there", "back", "flapping"];
 
-/// Breaks the way for so long, and mends it.
-pub fn break_for(way: &Way, kind: &str, time: Duration) {
+/// Breaks it for so long, and mends it.
+pub fn break_for(way: &dyn Line, kind: &str, time: Duration) {
     let wait = std::thread::sleep;
     match kind {
         "cut" => way.set_cut(true),

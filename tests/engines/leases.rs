@@ -10,9 +10,10 @@ use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
 use super::conformance::Broker;
-use super::faults::{KINDS, break_for, rounds, shown};
+use super::faults::{KINDS, Line, break_for, rounds, shown};
 use super::server::free_port;
 use super::support::clock::Clock;
+use super::support::network::{Machine, Network};
 use super::support::program::wait_until;
 use super::support::way::Way;
 use super::support::{PATIENCE, TestDaemon};
@@ -84,6 +85,12 @@ macro_rules! keeps_leases {
             #[ignore = "it takes 5 s for each of EVENT_MANAGER_ROUNDS (just engines-partitions)"]
             fn broken_again_and_again() {
                 crate::leases::broken_again_and_again::<$broker>();
+            }
+
+            #[test]
+            #[ignore = "as long, and needs root (just engines-partitions)"]
+            fn machines_broken_again_and_again() {
+                crate::leases::machines_broken_again_and_again::<$broker>();
             }
         }
     };
@@ -282,30 +289,75 @@ fn look(believed: &Believed, ends: &AtomicBool) -> (Vec<Hold>, usize) {
 /// How long a daemon is stopped.
 const STOPPED: Duration = Duration::from_secs(10);
 
+/// Where a daemon runs.
+pub struct Place {
+    /// The engine, as it is told of it.
+    pub engine: Value,
+    /// All that connects it with the engine.
+    pub lines: Vec<Box<dyn Line>>,
+    /// If it isn't this machine.
+    pub machine: Option<Machine>,
+}
+
+/// The engine, by its address there.
+pub fn engine_at<B: Broker>(broker: &B, address: &str) -> Value {
+    let url = broker.url();
+    let (scheme, _) = url.split_once("//").expect("a URL");
+    json!({"type": B::TYPE, "servers": [format!("{scheme}//{address}")]})
+}
+
 /// The way of the holder's daemon to the engine breaks, again and again, or the daemon is stopped.
 pub fn broken_again_and_again<B: Broker>() {
     let broker = B::started();
-    let at = || {
-        let (url, way) = (broker.url(), Way::to(&broker.url()));
-        let (scheme, _) = url.split_once("//").expect("a URL");
-        let url = format!("{scheme}//{}", way.address());
-        (json!({"type": B::TYPE, "servers": [url]}), vec![way])
-    };
-    broken_at(B::TYPE, at);
+    broken_at(B::TYPE, || {
+        let way = Way::to(&broker.url());
+        Place {
+            engine: engine_at(&broker, &way.address()),
+            lines: vec![Box::new(way)],
+            machine: None,
+        }
+    });
 }
 
-/// The same with an engine as a daemon is told of it, and all ways that it has there. The daemons' wall clocks are
-/// set an hour forward and back.
-pub fn broken_at(engine: &str, at: impl Fn() -> (Value, Vec<Way>)) {
+/// The same of daemons on machines of their own, whose packets are lost.
+pub fn machines_broken_again_and_again<B: Broker>() {
+    let broker = B::started();
+    // One by which tests reach the daemons, and one by which these reach the engine.
+    let [tests, engine] = [(); 2].map(|()| Network::new());
+    broken_at(&format!("{} by machines", B::TYPE), || {
+        let machine = tests.machine();
+        let link = engine.link_of(&machine);
+        // What never breaks, on our side of the link.
+        let way = Way::from(&engine.ours(), &broker.url());
+        Place {
+            engine: engine_at(&broker, &way.address()),
+            lines: vec![Box::new(link)],
+            machine: Some(machine),
+        }
+    });
+}
+
+/// Keys by which a daemon listens at this address.
+fn listening_at(host: &str) -> Value {
+    let any = format!("tcp://{host}:0");
+    json!({
+        "pubAddress": any, "subAddress": any, "requestAddress": any, "publicHostname": host,
+        "pullAddress": format!("tcp://{host}"), "httpAddress": "off",
+    })
+}
+
+/// The same at any places. The daemons' wall clocks are set an hour forward and back.
+pub fn broken_at(name: &str, mut place: impl FnMut() -> Place) {
     let directories = [(); 3].map(|()| TempDir::new().expect("a directory"));
     let clocks = directories.each_ref().map(|one| Clock::within(one.path()));
-    let (mut ways, mut daemons) = (vec![], vec![]);
-    for clock in &clocks {
-        let (settings, its_ways) = at();
-        let settings = active_settings(&settings, &json!({}));
-        daemons.push(TestDaemon::in_own_process_with_clock(&settings, clock));
-        ways.push(its_ways);
-    }
+    let places = [(); 3].map(|()| place());
+    let daemons = [0, 1, 2].map(|n| {
+        let (place, clock) = (&places[n], &clocks[n]);
+        let machine = place.machine.as_ref();
+        let own = machine.map_or(json!({}), |machine| listening_at(&machine.address));
+        let settings = active_settings(&place.engine, &own);
+        TestDaemon::in_own_process_with_clock(&settings, clock, machine)
+    });
     let runtime = Runtime::new().expect("a runtime");
     let believed: Believed = Arc::new(Mutex::new(vec![None, None, None]));
     for (client, daemon) in daemons.iter().enumerate() {
@@ -338,8 +390,8 @@ pub fn broken_at(engine: &str, at: impl Fn() -> (Value, Vec<Way>)) {
         clocks[(victim + round) % 3].set([3600, -3600, 0][round % 3]);
         match KINDS.get(round % (KINDS.len() + 1)) {
             Some(kind) => std::thread::scope(|scope| {
-                for way in &ways[victim] {
-                    scope.spawn(move || break_for(way, kind, LONG_TTL * 3 / 2));
+                for line in &places[victim].lines {
+                    scope.spawn(move || break_for(&**line, kind, LONG_TTL * 3 / 2));
                 }
             }),
             None => {
@@ -362,9 +414,9 @@ pub fn broken_at(engine: &str, at: impl Fn() -> (Value, Vec<Way>)) {
         assert!(two[0].until < two[1].begun && two[0].token < two[1].token);
     }
     let in_ms: Vec<_> = times.iter().map(Duration::as_millis).collect();
-    println!("{engine}: take-overs after {in_ms:?} ms");
+    println!("{name}: take-overs after {in_ms:?} ms");
     println!(
-        "{engine}: {} faults, {} holds, instants with two holders 0, tokens grew; {}",
+        "{name}: {} faults, {} holds, instants with two holders 0, tokens grew; {}",
         faults.len(),
         holds.len(),
         shown(times)

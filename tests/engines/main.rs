@@ -24,6 +24,7 @@ mod etcd;
 mod faults;
 mod fence;
 mod leases;
+mod machines;
 mod nats;
 mod nats_cluster;
 mod nats_tls;

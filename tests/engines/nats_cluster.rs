@@ -14,7 +14,8 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::conformance_served::{Worker, asked};
-use super::leases::broken_at;
+use super::faults::Line;
+use super::leases::{Place, broken_at};
 use super::server::{Process, free_port, nats_server};
 use super::support::peers::connected;
 use super::support::program::wait_until;
@@ -315,15 +316,16 @@ fn a_lease_outlives_the_leaders_that_keep_it() {
 #[ignore = "it takes 6 s for each of EVENT_MANAGER_ROUNDS (just engines-partitions)"]
 fn broken_again_and_again() {
     let cluster = Cluster::start();
-    let at = || {
+    broken_at("three nats-servers", || {
         let to = |server: &Server| Way::to(&format!("nats://127.0.0.1:{}", server.ports[0]));
         let ways: Vec<_> = cluster.servers.iter().map(to).collect();
         let urls = ways.iter().map(|way| format!("nats://{}", way.address()));
         let urls: Vec<_> = urls.collect();
-        (
-            json!({"type": "nats", "servers": urls, "replicas": 3}),
-            ways,
-        )
-    };
-    broken_at("three nats-servers", at);
+        let lines = ways.into_iter().map(|way| Box::new(way) as Box<dyn Line>);
+        Place {
+            engine: json!({"type": "nats", "servers": urls, "replicas": 3}),
+            lines: lines.collect(),
+            machine: None,
+        }
+    });
 }

@@ -14,6 +14,7 @@ use super::support::TestDaemon;
 use super::support::http::HttpClient;
 use super::support::peers::{connect, is_silent, probe, publish, received, socket};
 use super::support::program::{Program, Serving, Site, wait_until};
+use super::support::shared_directory::SharedDirectory;
 
 /// For so long a lease is held.
 const TTL: Duration = Duration::from_secs(2);
@@ -27,13 +28,13 @@ pub struct Machine {
 }
 
 impl Machine {
-    fn new(broker: &impl Broker, directory: &TempDir, more: &Value) -> Self {
+    fn new(broker: &impl Broker, directory: &SharedDirectory, more: &Value) -> Self {
         Self::at(&broker.engine(), directory, more)
     }
 
     /// One whose lease is at this engine.
-    pub fn at(engine: &Value, directory: &TempDir, more: &Value) -> Self {
-        Self::in_directory(engine, directory.path(), more)
+    pub fn at(engine: &Value, directory: &SharedDirectory, more: &Value) -> Self {
+        Self::in_directory(engine, directory.of_next_machine(), more)
     }
 
     fn in_directory(engine: &Value, directory: &Path, more: &Value) -> Self {
@@ -186,7 +187,7 @@ macro_rules! stands_by {
 pub(crate) use stands_by;
 
 pub fn takes_over_from_a_killed_one<B: Broker>() {
-    let (broker, directory) = (B::started(), TempDir::new().expect("a directory"));
+    let (broker, directory) = (B::started(), SharedDirectory::new());
     let [a, b] = [(); 2].map(|()| Machine::new(&broker, &directory, &json!({})));
     let first = serving(a.start());
     let second = b.standing_by();
@@ -267,7 +268,7 @@ fn shows_its_lease<B: Broker>(machine: &Machine, daemon: &TestDaemon) {
 }
 
 pub fn of_a_stopped_one_nothing_survives<B: Broker>() {
-    let (broker, directory) = (B::started(), TempDir::new().expect("a directory"));
+    let (broker, directory) = (B::started(), SharedDirectory::new());
     let [a, b, c] = [(); 3].map(|()| Machine::new(&broker, &directory, &json!({})));
     let first = Serving::ready(a.start());
     let second = b.standing_by();
@@ -306,7 +307,7 @@ pub fn of_a_stopped_one_nothing_survives<B: Broker>() {
 }
 
 pub fn who_is_cut_off_ends<B: Broker>() {
-    let (broker, directory) = (B::started(), TempDir::new().expect("a directory"));
+    let (broker, directory) = (B::started(), SharedDirectory::new());
     // A command that hangs is ended before another's has run for long.
     let hanging = json!({"onResign": ["/bin/sleep", "60"]});
     let [a, b] = [hanging, json!({})].map(|more| Machine::new(&broker, &directory, &more));
@@ -335,7 +336,7 @@ pub fn who_is_cut_off_ends<B: Broker>() {
 
 /// What is left of the lease's time is for a new connection.
 pub fn a_lost_connection_is_known_at_once<B: Broker>() {
-    let (mut broker, directory) = (B::started(), TempDir::new().expect("a directory"));
+    let (mut broker, directory) = (B::started(), SharedDirectory::new());
     let a = Machine::new(&broker, &directory, &json!({}));
     let daemon = serving(a.start());
     broker.kill();
@@ -346,7 +347,7 @@ pub fn a_lost_connection_is_known_at_once<B: Broker>() {
 }
 
 pub fn who_stops_gives_it_back<B: Broker>() {
-    let (broker, directory) = (B::started(), TempDir::new().expect("a directory"));
+    let (broker, directory) = (B::started(), SharedDirectory::new());
     let notes = TempDir::new().expect("a directory");
     let notes = notes.path().join("notes");
     let hook = |what: &str| {
@@ -373,7 +374,7 @@ pub fn who_stops_gives_it_back<B: Broker>() {
 
 /// Its storage isn't mounted: it finds an empty directory at its place.
 pub fn another_directory_is_named<B: Broker>() {
-    let (broker, directory) = (B::started(), TempDir::new().expect("a directory"));
+    let (broker, directory) = (B::started(), SharedDirectory::new());
     let places = TempDir::new().expect("a directory");
     let [mounted, own] = ["mounted", "own"].map(|name| places.path().join(name));
     let second = json!({"ttl": 1});

@@ -11,6 +11,7 @@ use super::emit::emit;
 use super::hard::disk::SmallDisk;
 use super::support::TestDaemon;
 use super::support::program::{Ended, Program, Serving, Site, wait_until};
+use super::support::shared_directory::SharedDirectory;
 
 /// A machine of this name: what runs there is told it by the system.
 struct Machine {
@@ -69,8 +70,9 @@ fn order(id: &str) -> Value {
 
 #[test]
 fn a_person_says_which_machine_serves() {
-    let directory = TempDir::new().expect("a directory");
-    let [a, b] = ["machine-a", "machine-b"].map(|name| Machine::new(name, directory.path()));
+    let directory = SharedDirectory::new();
+    let [a, b] =
+        ["machine-a", "machine-b"].map(|name| Machine::new(name, directory.of_next_machine()));
     let (first, second) = (a.start(), b.start());
     for waiting in [&first, &second] {
         waiting.logged("run event-manager promote");

@@ -17,6 +17,7 @@ pub mod raw;
 pub mod raw_curve;
 pub mod responder;
 pub mod scheduler;
+pub mod shared_directory;
 pub mod tunnel;
 pub mod way;
 
@@ -142,17 +143,25 @@ impl TestDaemon {
         Self::at(Home::Process(DaemonProcess::start(settings, None)))
     }
 
-    /// The same with a wall clock that can be set.
+    /// The same with a wall clock that can be set, on another machine if one is given.
     #[allow(dead_code, reason = "for the tests with engines")]
-    pub fn in_own_process_with_clock(settings: &Value, clock: &clock::Clock) -> Self {
+    pub fn in_own_process_with_clock(
+        settings: &Value,
+        clock: &clock::Clock,
+        machine: Option<&network::Machine>,
+    ) -> Self {
         let variables = clock.variables();
-        let process = DaemonProcess::start_among(settings, None, &variables);
+        let process = match machine {
+            Some(machine) => DaemonProcess::start_at(settings, machine, &variables),
+            None => DaemonProcess::start_among(settings, None, &variables),
+        };
         Self::at(Home::Process(process))
     }
 
     /// The same at another machine.
     pub fn in_own_process_at(settings: &Value, machine: &network::Machine) -> Self {
-        Self::at(Home::Process(DaemonProcess::start_at(settings, machine)))
+        let process = DaemonProcess::start_at(settings, machine, &[]);
+        Self::at(Home::Process(process))
     }
 
     /// The same with a limit on file descriptors.

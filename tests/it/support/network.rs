@@ -18,9 +18,24 @@ pub struct Machine {
     /// The name of its namespace.
     pub name: String,
     pub address: String,
-    /// The end of its link that is not in it.
-    link: String,
+    link: Link,
 }
+
+/// Between a machine and a network.
+#[allow(dead_code, reason = "some of it is for the tests with engines")]
+pub struct Link {
+    machine: String,
+    address: String,
+    /// The network's bridge, and our address there.
+    bridge: String,
+    ours: String,
+    /// Its ends: one at the bridge, one in the machine.
+    near: String,
+    far: &'static str,
+}
+
+/// What goes to this address of a link is for nobody.
+const NOBODY: &str = "02:00:00:00:00:01";
 
 /// Whether there can be any here.
 pub fn can_be_had() -> bool {
@@ -57,36 +72,58 @@ impl Network {
 
     /// One more machine.
     pub fn machine(&self) -> Machine {
-        let n = self.machines.fetch_add(1, Ordering::Relaxed);
-        let id = &self.id;
-        let machine = Machine {
-            name: format!("{id}-{n}"),
-            address: format!("{}.{}", self.prefix, n + 2),
-            link: format!("{id}{}", char::from(b'a' + u8::try_from(n).expect("few"))),
-        };
-        let Machine {
-            name,
-            address,
-            link,
-        } = &machine;
+        let name = format!("{}-{}", self.id, self.machines.load(Ordering::Relaxed));
         ip(&format!("netns add {name}"));
-        ip(&format!(
-            "link add {link} type veth peer name eth0 netns {name}"
-        ));
-        ip(&format!("link set {link} master {id} up"));
-        ip(&format!("-n {name} addr add {address}/24 dev eth0"));
         ip(&format!("-n {name} link set lo up"));
-        ip(&format!("-n {name} link set eth0 up"));
-        machine
+        let link = self.link(&name, "eth0");
+        Machine {
+            address: link.address.clone(),
+            name,
+            link,
+        }
+    }
+
+    /// A second link of a machine of another network.
+    #[allow(dead_code, reason = "for the tests with engines")]
+    pub fn link_of(&self, machine: &Machine) -> Link {
+        self.link(&machine.name, "eth1")
+    }
+
+    fn link(&self, machine: &str, far: &'static str) -> Link {
+        let n = self.machines.fetch_add(1, Ordering::Relaxed);
+        let bridge = &self.id;
+        let link = Link {
+            machine: machine.to_owned(),
+            address: format!("{}.{}", self.prefix, n + 2),
+            bridge: bridge.clone(),
+            ours: self.ours(),
+            near: format!(
+                "{bridge}{}",
+                char::from(b'a' + u8::try_from(n).expect("few"))
+            ),
+            far,
+        };
+        let Link { near, address, .. } = &link;
+        ip(&format!(
+            "link add {near} type veth peer name {far} netns {machine}"
+        ));
+        ip(&format!("link set {near} master {bridge} up"));
+        ip(&format!("-n {machine} addr add {address}/24 dev {far}"));
+        ip(&format!("-n {machine} link set {far} up"));
+        link
     }
 }
 
 impl Machine {
-    /// Its link is down, or up again. It isn't told more than by a cable that is pulled.
+    /// See [`Link::set_cut`].
     #[allow(dead_code, reason = "for the tests with engines")]
     pub fn set_cut(&self, is_cut: bool) {
-        let state = if is_cut { "down" } else { "up" };
-        ip(&format!("link set {} {state}", self.link));
+        self.link.set_cut(is_cut);
+    }
+
+    /// What runs a program there.
+    pub fn shell(&self) -> [&str; 4] {
+        ["ip", "netns", "exec", &self.name]
     }
 
     /// So much goes over its link from now on, each way, such as `10kbit`.
@@ -94,15 +131,39 @@ impl Machine {
         let qdisc = |interface: &str| {
             format!("qdisc replace dev {interface} root tbf rate {rate} burst 4kb limit 16kb")
         };
-        run("tc", &qdisc(&self.link));
-        ip(&format!("netns exec {} tc {}", self.name, qdisc("eth0")));
+        run("tc", &qdisc(&self.link.near));
+        let far = qdisc(self.link.far);
+        ip(&format!("netns exec {} tc {far}", self.name));
     }
 
     /// How many bytes have gone to it.
     pub fn received_bytes(&self) -> u64 {
-        let path = format!("/sys/class/net/{}/statistics/tx_bytes", self.link);
+        let path = format!("/sys/class/net/{}/statistics/tx_bytes", self.link.near);
         let said = std::fs::read_to_string(path).expect("its link");
         said.trim().parse().expect("a number")
+    }
+}
+
+#[allow(dead_code, reason = "for the tests with engines")]
+impl Link {
+    /// It is down, or up again. The machine isn't told more than by a cable that is pulled.
+    pub fn set_cut(&self, is_cut: bool) {
+        let state = if is_cut { "down" } else { "up" };
+        ip(&format!("link set {} {state}", self.near));
+    }
+
+    /// What the machine sends us is lost without a word, or what we send it.
+    pub fn lose(&self, theirs: bool, ours: bool) {
+        let there = format!("{} dev {}", self.ours, self.far);
+        let here = format!("{} dev {}", self.address, self.bridge);
+        let from = format!("-n {} ", self.machine);
+        for (at, to, is_lost) in [(&*from, there, theirs), ("", here, ours)] {
+            let state = match is_lost {
+                true => format!("lladdr {NOBODY} nud permanent"),
+                false => "nud none".to_owned(),
+            };
+            ip(&format!("{at}neigh replace {to} {state}"));
+        }
     }
 }
 

@@ -75,12 +75,13 @@ impl DaemonProcess {
     }
 
     /// The same at another machine, which has the same files.
-    pub fn start_at(keys: &Value, machine: &Machine) -> Self {
-        let mut command = Command::new("ip");
+    pub fn start_at(keys: &Value, machine: &Machine, variables: &[(String, String)]) -> Self {
+        let [ip, rest @ ..] = machine.shell();
+        let mut command = Command::new(ip);
         command
-            .args(["netns", "exec", &machine.name])
+            .args(rest)
             .arg(std::env::current_exe().expect("a path"));
-        Self::start_by(command, keys, None, &[])
+        Self::start_by(command, keys, None, variables)
     }
 
     /// `command` is this program, by whatever way.

@@ -1,7 +1,7 @@
 //! A way to a server that can be cut, or holds up what goes one way or the other.
 
 use std::io::{Read, Write};
-use std::net::{Shutdown, TcpListener, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -9,7 +9,7 @@ use std::time::Duration;
 use event_manager_wire::model::Endpoint;
 
 pub struct Way {
-    port: u16,
+    address: SocketAddr,
     shared: Arc<Shared>,
 }
 
@@ -29,8 +29,13 @@ struct WayState {
 impl Way {
     /// To a server at `host:port`, or a URL of it.
     pub fn to(target: &str) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-        let port = listener.local_addr().expect("it is bound").port();
+        Self::from("127.0.0.1", target)
+    }
+
+    /// The same from an address of ours.
+    pub fn from(host: &str, target: &str) -> Self {
+        let listener = TcpListener::bind((host, 0)).expect("a port");
+        let address = listener.local_addr().expect("it is bound");
         let target = target.rsplit('/').next().unwrap_or_default().to_owned();
         let shared = Arc::<Shared>::default();
         let of_thread = Arc::clone(&shared);
@@ -54,16 +59,16 @@ impl Way {
                 state.open.extend([stream, other]);
             }
         });
-        Self { port, shared }
+        Self { address, shared }
     }
 
     #[allow(dead_code, reason = "for the tests with engines")]
     pub fn address(&self) -> String {
-        format!("127.0.0.1:{}", self.port)
+        self.address.to_string()
     }
 
     pub fn endpoint(&self) -> Endpoint {
-        Endpoint::tcp("127.0.0.1", self.port)
+        Endpoint::tcp(self.address.ip().to_string(), self.address.port())
     }
 
     /// Connections end, and new ones do at once.
