@@ -474,3 +474,22 @@ fn who_is_refused_again_and_again_is_named() {
         ],
     );
 }
+
+#[test]
+fn a_state_directory_that_can_not_be_used_is_named() {
+    for (in_the_way, says) in [
+        ("state.db", "has a state database that can't be used"),
+        ("queues", "can't have queues"),
+    ] {
+        let directory = TempDir::new().expect("a directory");
+        let path = directory.path().join(in_the_way);
+        match in_the_way {
+            "queues" => fs::write(&path, "").expect("a file in the way"),
+            _ => fs::create_dir(&path).expect("a directory in the way"),
+        }
+        let daemon = TestDaemon::with(|config| config.state_dir = directory.path().into());
+        let keys = json!({"stateDir": directory.path()});
+        let report = examine(&daemon.requests(), &keys, &[]);
+        report.names("EM-9041", "error", &[says, "EM-0505", "ls -ld"]);
+    }
+}

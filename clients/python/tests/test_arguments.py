@@ -11,6 +11,8 @@ import event_manager as em
 from event_manager import aio
 
 NAN, INFINITY = float("nan"), float("inf")
+
+
 WRONG = {
     "surrogate subject": lambda hub: hub.publish("\ud800"),
     "subject of bytes": lambda hub: hub.publish(b"a"),
@@ -33,6 +35,9 @@ WRONG = {
     "flush of text": lambda hub: hub.flush("1"),
     "emit of 70 MiB": lambda hub: hub.emit("a", bytes(70 << 20)),
     "publish of 70 MiB": lambda hub: hub.publish("a", bytes(70 << 20)),
+    "timeout below 0": lambda hub: hub.emit("a", timeout=-1),
+    "request of a number": lambda hub: hub.request(5),
+    "next event within text": lambda hub: hub.subscribe("a").next(timeout="x"),
     "call NaN": lambda hub: hub.call("a", timeout=NAN),
     "subscribe to a number": lambda hub: hub.subscribe(5),
     "subscribe to a surrogate": lambda hub: hub.subscribe("\ud800"),

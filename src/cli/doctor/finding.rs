@@ -65,12 +65,13 @@ pub(super) enum Code {
     StandsBy = 9038,
     OtherDirectory = 9039,
     LeasesRefused = 9040,
+    NothingKept = 9041,
 }
 
 impl Code {
     /// All codes, for the test of the documentation.
     #[cfg(test)]
-    pub(super) const ALL: [Self; 39] = [
+    pub(super) const ALL: [Self; 40] = [
         Self::Configuration,
         Self::NoDaemon,
         Self::AddressTaken,
@@ -110,6 +111,7 @@ impl Code {
         Self::StandsBy,
         Self::OtherDirectory,
         Self::LeasesRefused,
+        Self::NothingKept,
     ];
 
     pub(super) fn text(self) -> String {

@@ -1,5 +1,7 @@
 //! What the daemon has of the machine: descriptors, memory, disk, time; and who connects in vain.
 
+use std::path::Path;
+
 use super::facts::Disk;
 use super::finding::{Code, Finding, Severity};
 use super::services::is_near;
@@ -127,6 +129,43 @@ fn memory(status: &Status) -> Option<Finding> {
             ),
         )
     })
+}
+
+/// What the daemon keeps in its state directory, if it is to keep anything.
+pub(super) fn check_kept(status: &Status, directory: &Path) -> Option<Finding> {
+    if directory.as_os_str().is_empty() {
+        return None;
+    }
+    let (text, mend) = match (status.state.kept, status.store.kept, status.state.failing) {
+        (false, false, _) => (
+            "can't be used: the daemon keeps no subscriptions, dead letters or leases over a restart",
+            "and restart it",
+        ),
+        (false, true, _) => (
+            "has a state database that can't be used: subscriptions, ports and leases are not kept over a restart",
+            "and restart it",
+        ),
+        (true, false, _) => (
+            "can't have queues: dead letters are not kept, and SUBSCRIBE to a durable service is refused",
+            "and restart it",
+        ),
+        (true, true, true) => (
+            "has a state database that can't be written: changes are lost in a restart",
+            "which is tried again",
+        ),
+        (true, true, false) => return None,
+    };
+    let path = directory.display().to_string();
+    Some(Finding::new(
+        Severity::Error,
+        Code::NothingKept,
+        path.clone(),
+        text,
+        format!(
+            "let the daemon's user write there (`ls -ld {}`; EM-0505, EM-0511 and EM-0514 in its log say what is wrong), {mend}",
+            quoted(&path)
+        ),
+    ))
 }
 
 /// The state directory's file system.

@@ -101,6 +101,10 @@ fn check(facts: &Facts) -> Vec<Finding> {
             found.extend(services::check(status, &facts.letters));
             found.extend(subscriptions::check(status));
             found.extend(machine::check(status));
+            let loaded = facts.config.as_ref().ok();
+            found.extend(
+                loaded.and_then(|loaded| machine::check_kept(status, &loaded.config.state_dir)),
+            );
             found.extend(publishers::check(status));
             found.extend(security::check(status));
             found.extend(bridges::check(status, &facts.bridges_down_since));

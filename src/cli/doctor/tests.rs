@@ -36,8 +36,13 @@ fn facts(config: &str) -> Facts {
     }
 }
 
-/// As a daemon sends it; what is left out has its default.
-fn status(json: Value) -> Status {
+/// As a daemon sends it that keeps what it should; what else is left out has its default.
+fn status(mut json: Value) -> Status {
+    for kept in ["state", "store"] {
+        if json[kept].is_null() {
+            json[kept] = json!({"kept": true});
+        }
+    }
     serde_json::from_value(json).unwrap()
 }
 

@@ -60,7 +60,7 @@ impl Hub {
     pub(crate) fn begin_letters(&mut self, request: LettersRequest) -> Result<Begun, Nak> {
         let queues = &self.durable.queues;
         if !queues.has_store() {
-            let sentence = "this event manager keeps no dead letters: it has no store";
+            let sentence = "this event manager keeps no dead letters: its stateDir is empty, or can't be used (EM-0505 in its log says why)";
             return Err(Nak::new("no-store", sentence));
         }
         let service = &request.service;

@@ -64,7 +64,8 @@ class Requests:
 
     def send(self, name: str, frames: List[bytes], timeout: float, repeatable: bool, whole: bool = False) -> "Future[Any]":
         """Sends a request of these frames; see `ask`."""
-        _check.seconds(timeout)
+        if _check.seconds(timeout) < 0:
+            raise InvalidArgument(f"timeout is 0 seconds or more, not {timeout!r}; nothing was sent")
         size = sum(map(len, frames))
         if size > self._max_bytes:
             raise InvalidArgument(f"a request of {size} bytes is larger than max_pending_bytes ({self._max_bytes}); nothing was sent")

@@ -7,6 +7,7 @@ import time
 from collections import deque
 from typing import Callable, Deque, Iterator, List, Optional, Sequence
 
+from . import _check
 from ._ask import advice
 from ._event import Event
 from ._io import HEARTBEAT, Link, Loop
@@ -57,7 +58,7 @@ class Subscription(Iterator["Event[bytes]"]):
 
     def next(self, timeout: Optional[float] = None) -> "Event[bytes]":
         """The next event. NoAnswer if none comes for `timeout` seconds (None: for ever); Closed at the end."""
-        deadline = None if timeout is None else time.monotonic() + timeout
+        deadline = None if timeout is None else time.monotonic() + _check.seconds(timeout)
         with self._changed:
             while not self._queue:
                 if self._over is not None:

@@ -13,7 +13,7 @@ import functools
 import itertools
 from typing import TYPE_CHECKING, Any, Callable, List, Literal, Mapping, Optional, Sequence, Type, TypeVar, Union, overload
 
-from . import _calls, _event, _typed
+from . import _calls, _check, _event, _typed
 from . import hub as _hub
 from ._calls import Reply
 from ._event import Event
@@ -61,7 +61,7 @@ class AsyncSubscription:
     async def next(self, timeout: Optional[float] = None) -> "Event[bytes]":
         """The next event. NoAnswer if none comes for `timeout` seconds (None: for ever); Closed at the end."""
         try:
-            return await asyncio.wait_for(self._next(), timeout)
+            return await asyncio.wait_for(self._next(), None if timeout is None else _check.seconds(timeout))
         except asyncio.TimeoutError:
             raise NoAnswer(f"no event came for {timeout} s", may_be_taken=False) from None
 

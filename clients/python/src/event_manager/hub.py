@@ -350,7 +350,7 @@ class Hub:
         return self._request(fields, repeatable, timeout).result()
 
     def _request(self, fields: Mapping[str, Any], repeatable: bool, timeout: Optional[float]) -> "Future[Any]":
-        if not isinstance(fields.get("token"), str):
+        if not isinstance(fields, Mapping) or not isinstance(fields.get("token"), str):
             raise InvalidArgument("a request has a token, such as {'token': 'status'}; nothing was sent")
         try:
             return self._alive().requests.ask(dict(fields), self._timeout if timeout is None else timeout, repeatable=repeatable)

@@ -228,7 +228,7 @@ fn terms(context: &Context<'_>, service: ServiceKey) -> Option<Map<String, Value
 /// Whether there can be a queue on disk, and whether one more may wait for it.
 fn can_be_promised(context: &Context<'_>, full: Option<Nak>) -> Result<(), Nak> {
     if !context.settings.has_store {
-        let sentence = "delivery: there is no queue without a state directory (stateDir)";
+        let sentence = "delivery: there is no queue without a state directory: stateDir is empty, or can't be used (EM-0505 in the log says why)";
         return Err(Nak::new("no-store", sentence));
     }
     full.map_or(Ok(()), Err)
