@@ -5,8 +5,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::units::{DAY, Seconds, Unit, Word, Words};
-use event_manager_core::instances::FencePolicy;
+use super::units::{DAY, Seconds, Unit, Word, Words, list, parsed};
+use event_manager_core::instances::{FencePolicy, Place};
 
 /// The longest of these texts, in bytes.
 const TEXT_BYTES_MAX: usize = 256;
@@ -42,6 +42,9 @@ pub struct InstancesConfig {
     /// When instances that are heard here may not lead.
     #[serde(with = "Word::<FencePolicy>")]
     pub fence: FencePolicy,
+    /// Where instances are dialled that nobody has named: at hosts from which somebody subscribes to heartbeats.
+    #[serde(with = "Places")]
+    pub discover: Vec<Place>,
     /// After so long one that is gone is forgotten.
     #[serde(with = "Seconds::<1000, { 365 * DAY }>")]
     pub forget_after: Duration,
@@ -66,6 +69,7 @@ impl Default for InstancesConfig {
             interval: Duration::from_secs(5),
             timeout: Duration::from_secs(15),
             fence: FencePolicy::Off,
+            discover: vec![],
             forget_after: Duration::from_secs(7 * DAY),
         }
     }
@@ -77,6 +81,35 @@ impl Words for FencePolicy {
         ("minority", Self::Minority),
         ("standby", Self::Standby),
     ];
+}
+
+/// The most places.
+const PLACES_MAX: usize = 16;
+
+/// A list of places, or none.
+struct Places;
+
+impl Unit for Places {
+    type Of = Vec<Place>;
+
+    fn read(value: &Value) -> Result<Self::Of, String> {
+        if value.is_null() {
+            return Ok(vec![]);
+        }
+        let read = |text: &str| {
+            let place = parsed(text);
+            place.map_err(|why| format!("{text:?}: {why}"))
+        };
+        let all = list(value, "a list of networks with ports")?;
+        match all.len() > PLACES_MAX {
+            true => Err(format!("{} are more than {PLACES_MAX}", all.len())),
+            false => all.into_iter().map(read).collect(),
+        }
+    }
+
+    fn show(of: &Self::Of) -> Value {
+        json!(of.iter().map(ToString::to_string).collect::<Vec<_>>())
+    }
 }
 
 /// A text as it is, with its blanks; or none.

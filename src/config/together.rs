@@ -78,6 +78,14 @@ fn instances(config: &Config) -> Option<Conflict> {
             "instances.id is empty: it names the field of heartbeats that has an instance's id";
         return Some((vec!["instances.id", "instances.heartbeat"], why.into()));
     }
+    let discovers = instances.is_on() && !instances.discover.is_empty();
+    if discovers && !config.security.offers_null() {
+        let why = "instances.discover has no keys for what it finds, and security.mechanisms doesn't have \"null\": name each instance in connectPublishers, with its serverKey";
+        return Some((
+            vec!["instances.discover", "security.mechanisms"],
+            why.into(),
+        ));
+    }
     if instances.is_on() && instances.fence != FencePolicy::Off {
         let lacks = |key: &'static str, why: String| Some((vec!["instances.fence", key], why));
         let is_by_lease = instances.fence == FencePolicy::Standby;

@@ -267,9 +267,13 @@ async fn serve(hub: SharedHub, sockets: Sockets, mut inputs: mpsc::Receiver<Inpu
     core.spawn_local(acts::housekeeping::keep_tries(Rc::clone(&hub)));
     core.spawn_local(acts::removal::forget_prefixes(Rc::clone(&hub)));
     let count = hub.borrow().upstream.dialled.len();
-    let dialling: Vec<_> = (0..count)
+    let mut dialling: Vec<_> = (0..count)
         .map(|index| tokio::task::spawn_local(acts::dial::dial(Rc::clone(&hub), index)))
         .collect();
+    if !hub.borrow().config.instances.discover.is_empty() {
+        let discovering = acts::discovering::discover(Rc::clone(&hub));
+        dialling.push(tokio::task::spawn_local(discovering));
+    }
     loop {
         let input = tokio::select! {
             input = inputs.recv() => input,

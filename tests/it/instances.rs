@@ -2,6 +2,7 @@
 
 mod fenced;
 mod floods;
+mod found;
 mod kept;
 mod meshed;
 mod shown;

@@ -19,7 +19,7 @@ const CRATES: &[(&str, &[(&str, &str)])] = &[
             ("event_id", ""),
             ("seq", ""),
             ("broker", "security seq"),
-            ("instances", ""),
+            ("instances", "security"),
             ("leases", "security"),
             ("locator", "security"),
             ("requests", "broker event_id instances leases security seq"),

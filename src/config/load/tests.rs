@@ -236,6 +236,14 @@ fn instances_and_their_fence_fit_together() {
             "needs lease.source with an engine, and lease.role \"active\"",
         ),
         (with(r#""fence": "elsewhere""#, ""), "\"off\""),
+        (
+            with(r#""discover": ["10.0.0.0/8"]"#, ""),
+            "tcp://NETWORK:PORT",
+        ),
+        (
+            with(r#""discover": "tcp://10.0.0.0/8:1-17""#, ""),
+            "1 to 16 ports",
+        ),
         (with(r#""heartbeat2": 1"#, ""), "instances.heartbeat2"),
     ] {
         let errors = errors(&file);

@@ -19,7 +19,7 @@ fn all_others() -> Value {
         "requestAddress": "tcp://*:7002", "connectPublishers": ["tcp://h:1"],
         "mesh": {"peers": ["tcp://h:2", "tcp://h:3"], "subjects": ["a"]},
         "instances": {"heartbeat": "h ", "event": "e", "shutdown": "s", "id": "i", "pid": "p",
-            "address": "a", "interval": 7, "timeout": 80, "fence": "minority", "forgetAfter": 9},
+            "address": "a", "interval": 7, "timeout": 80, "fence": "minority", "discover": ["tcp://10.0.0.0/8:1"], "forgetAfter": 9},
         "pullAddress": "tcp://127.0.0.1", "minStreamerPort": 8000, "maxStreamerPort": 8001,
         "publicHostname": "h", "locatorAddress": "tcp://h:6001", "locatorServerKey": "0101010101010101010101010101010101010101010101010101010101010101", "embeddedLocator": false,
         "locatorRegister": false, "locatorServiceName": "x", "locatorTtl": 0.3,

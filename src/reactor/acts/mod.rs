@@ -10,6 +10,7 @@ pub(crate) mod dead_letter_requests;
 pub(crate) mod dead_letters;
 pub(crate) mod deliver;
 pub(crate) mod dial;
+pub(crate) mod discovering;
 pub(crate) mod durable_answers;
 pub(crate) mod durable_events;
 pub(crate) mod emit;

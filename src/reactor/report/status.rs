@@ -257,15 +257,13 @@ impl Hub {
             subject: named.subject.into(),
             events: named.events,
         });
-        let dialled = self.upstream.dialled.iter();
-        let publishers = dialled.filter(|dialled| dialled.link.is_none());
         api::Publishers {
             connected: count(&self.peers, |role| matches!(role, Role::Publisher)),
             events: self.accounts.published.events,
             bytes: self.accounts.published.bytes,
             unmatched: self.accounts.published.unmatched,
             held: self.saved.subscribers.status(),
-            dialled: publishers.map(Dialled::status).collect(),
+            dialled: self.upstream.publishers().map(Dialled::status).collect(),
             dialled_are_required: self.config.require_publishers,
             subjects: api::Subjects {
                 named: named.collect(),

@@ -48,6 +48,56 @@ impl Upstream {
         }
     }
 
+    /// Has a publisher that was found dialled, too: by its index. None if it is dialled already, or if there are
+    /// too many.
+    pub(crate) fn add_found(&mut self, endpoint: &Endpoint) -> Option<usize> {
+        let mut dialled = self.dialled.iter();
+        if dialled.any(|one| one.endpoint == *endpoint && one.reason != Reason::Left) {
+            return None;
+        }
+        let left = self
+            .dialled
+            .iter()
+            .position(|one| one.reason == Reason::Left);
+        let found = self
+            .dialled
+            .iter()
+            .filter(|one| one.reason == Reason::Found);
+        if left.is_none() && found.count() >= FOUND_MAX {
+            return None;
+        }
+        let publisher = DialledPublisher {
+            address: endpoint.clone(),
+            server_key: None,
+        };
+        let mut dialled = Dialled::new(publisher, None);
+        dialled.reason = Reason::Found;
+        // That nobody is there is no news: somebody may be.
+        dialled.is_missed = true;
+        let index = left.unwrap_or(self.dialled.len());
+        match left {
+            Some(left) => self.dialled[left] = dialled,
+            None => self.dialled.push(dialled),
+        }
+        Some(index)
+    }
+
+    /// Gives up one that was found, unless it is connected; whether it is given up.
+    pub(crate) fn leave_found(&mut self, index: usize) -> bool {
+        let dialled = &mut self.dialled[index];
+        let is_left = dialled.peer.is_none();
+        if is_left {
+            dialled.reason = Reason::Left;
+        }
+        is_left
+    }
+
+    /// Those of which somebody wants to know: what was found counts while it is connected.
+    pub(crate) fn publishers(&self) -> impl Iterator<Item = &Dialled> {
+        let publishers = self.dialled.iter().filter(|one| one.link.is_none());
+        publishers.filter(|one| one.reason == Reason::Named || one.peer.is_some())
+    }
+
     /// The address that was dialled for this connection, if that was so.
     pub(crate) fn dialled_as(&mut self, id: PeerId) -> Option<&mut Dialled> {
         let mut all = self.dialled.iter_mut();
@@ -116,10 +166,25 @@ impl Upstream {
     }
 }
 
+/// The most publishers that are dialled without being named.
+const FOUND_MAX: usize = 64;
+
+/// Why an address is dialled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Reason {
+    /// The configuration names it.
+    Named,
+    /// It was found.
+    Found,
+    /// It was found, and is not dialled any more.
+    Left,
+}
+
 /// An address that is dialled.
 #[derive(Debug)]
 pub(crate) struct Dialled {
     endpoint: Endpoint,
+    reason: Reason,
     /// Its key, if it has CURVE.
     pub(crate) server_key: Option<PublicKey>,
     address: Rc<str>,
@@ -154,6 +219,7 @@ impl Dialled {
         Self {
             address: endpoint.to_string().into(),
             endpoint,
+            reason: Reason::Named,
             server_key: publisher.server_key,
             peer: None,
             since_ms: wall_clock_ms(),
@@ -281,6 +347,7 @@ impl Dialled {
     pub(crate) fn status(&self) -> api::Dialled {
         api::Dialled {
             address: self.address.to_string(),
+            discovered: self.reason == Reason::Found,
             connected: self.peer.is_some(),
             ring: self.ring.map(|ring| api::Ring {
                 daemons: ring.daemons as u64,

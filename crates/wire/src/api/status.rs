@@ -185,6 +185,8 @@ pub struct AwaitedSubscribers {
 pub struct Dialled {
     /// Its endpoint, as the configuration has it.
     pub address: String,
+    /// Whether it was found by `instances.discover`; such a one is told of only while it is connected.
+    pub discovered: bool,
     /// Whether it is connected now.
     pub connected: bool,
     /// The ring of event managers that this connection would close; `None` if there is no ring.
