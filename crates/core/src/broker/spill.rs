@@ -72,7 +72,8 @@ enum HandingOut {
 /// has to wait for a time, when that has come. What waits for a time, in the backlog too, makes room for
 /// what may go. So memory is bounded but for some 100 bytes for each event with a time, and as many more if
 /// others with its key wait for it; and nothing that may go waits behind what may not, unless memory is full
-/// of events that wait for their keys. Even then those are read for which they wait, one by one.
+/// of events that wait for their keys. Even then those that workers had before are read, one by one: they are
+/// the ones for which others wait.
 ///
 /// [`handle_timeout`](Self::handle_timeout) and [`wants`](Self::wants) should be called after each
 /// change, and when [`poll_timeout`](Self::poll_timeout) says so.
@@ -247,10 +248,10 @@ impl Spill {
         self.has_room_in(backlog) || self.needed_by(backlog).is_some()
     }
 
-    /// An event without which those in the backlog can't go on.
+    /// An event that goes again, while none of the backlog can go: without it they may not go on at all.
     fn needed_by(&self, backlog: &Backlog) -> Option<Seq> {
-        let awaited = self.timed.first_awaited();
-        awaited.filter(|_| backlog.ready() == 0)
+        let again = self.timed.first_again();
+        again.filter(|_| backlog.ready() == 0)
     }
 
     /// Whether the backlog has room for the next event from disk, as far as its size is known.
@@ -365,7 +366,7 @@ impl Spill {
                 self.park(seq, &item, due);
                 return true;
             }
-            if !self.timed.is_awaited(seq) || backlog.ready() > 0 {
+            if !self.timed.is_again(seq) || backlog.ready() > 0 {
                 self.lacks_bytes = item.cost();
                 return false;
             }

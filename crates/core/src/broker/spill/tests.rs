@@ -431,6 +431,27 @@ fn what_is_due_takes_the_room_of_what_goes_later() {
     }
 }
 
+/// One without a key goes again, though memory is full of others that wait for theirs.
+#[test]
+fn what_was_given_back_goes_again_whoever_fills_memory() {
+    let (plain, of_key) = ((None, None, None), (None, None, Some(0)));
+    let mut site = Site::new();
+    let acts = [
+        Act::Append(vec![of_key, plain]),
+        Act::Report(true),
+        Act::GiveBack(1000),
+        Act::GiveBack(1),
+        Act::Append(vec![of_key; EVENTS_MAX]),
+        Act::Report(true),
+        Act::Wait(1),
+        Act::Work,
+    ];
+    for act in acts {
+        site.act(act);
+    }
+    assert_eq!(site.ended.get(&2), Some(&"served"));
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2000))]
     #[test]

@@ -15,8 +15,9 @@ pub struct Times {
     pub expires_at: Option<Instant>,
     /// It waits at its position of the queue, as others with its key wait behind it: it is tried again.
     pub keeps_turn: bool,
-    /// It waits by its time alone, and others with its key wait in the backlog until it is there again.
-    pub is_awaited: bool,
+    /// A worker had it, and it waits by its time alone. Others with its key may wait in the backlog until it is
+    /// there again; and however full that is of others that can't go, it was there before.
+    pub goes_again: bool,
     /// Both are times of the wall clock.
     pub by_clock: bool,
     /// When it was given to an acknowledging worker for the first time.
@@ -31,7 +32,7 @@ impl Times {
             not_before: item.not_before,
             expires_at: item.expires_at,
             keeps_turn: false,
-            is_awaited: item.key.is_some() && item.attempt > 0,
+            goes_again: item.attempt > 0,
             by_clock: item.by_clock,
             first_at: item.first_at,
             attempt: item.attempt,
@@ -62,8 +63,8 @@ pub(super) struct Timed {
     parked: BTreeSet<(Instant, Seq)>,
     /// Their time has come, and they are read one by one: the queue was read beyond them.
     ready: BTreeSet<Seq>,
-    /// Those of them for which others wait.
-    awaited: BTreeSet<Seq>,
+    /// Those of them that a worker had.
+    again: BTreeSet<Seq>,
     ends: BTreeSet<(Instant, Seq)>,
 }
 
@@ -82,7 +83,7 @@ impl Timed {
     pub(super) fn remove(&mut self, seq: Seq) -> Option<Times> {
         let times = self.all.remove(&seq)?;
         self.ready.remove(&seq);
-        self.awaited.remove(&seq);
+        self.again.remove(&seq);
         if let Some(at) = times.parked_until() {
             self.parked.remove(&(at, seq));
         }
@@ -119,20 +120,20 @@ impl Timed {
         self.ready.iter().copied()
     }
 
-    /// The first of those for which others with their key wait.
-    pub(super) fn first_awaited(&self) -> Option<Seq> {
-        self.awaited.first().copied()
+    /// The first of those that a worker had.
+    pub(super) fn first_again(&self) -> Option<Seq> {
+        self.again.first().copied()
     }
 
     /// Whether it is one of these.
-    pub(super) fn is_awaited(&self, seq: Seq) -> bool {
-        self.awaited.contains(&seq)
+    pub(super) fn is_again(&self, seq: Seq) -> bool {
+        self.again.contains(&seq)
     }
 
-    fn set_ready(&mut self, seq: Seq, is_awaited: bool) {
+    fn set_ready(&mut self, seq: Seq, goes_again: bool) {
         self.ready.insert(seq);
-        if is_awaited {
-            self.awaited.insert(seq);
+        if goes_again {
+            self.again.insert(seq);
         }
     }
 
@@ -151,13 +152,13 @@ impl Timed {
     pub(super) fn wake(&mut self, now: Instant, ready: impl FnOnce(Seq) -> bool) -> Option<Seq> {
         let (at, seq) = *self.parked.first().filter(|(at, _)| *at <= now)?;
         self.parked.remove(&(at, seq));
-        let mut is_awaited = false;
+        let mut goes_again = false;
         if let Some(times) = self.all.get_mut(&seq) {
             times.not_before = None;
-            is_awaited = times.is_awaited;
+            goes_again = times.goes_again;
         }
         if ready(seq) {
-            self.set_ready(seq, is_awaited);
+            self.set_ready(seq, goes_again);
         }
         Some(seq)
     }
@@ -192,7 +193,7 @@ impl Timed {
             self.add(seq, times);
             if is_ready {
                 self.all.insert(seq, times);
-                self.set_ready(seq, times.is_awaited);
+                self.set_ready(seq, times.goes_again);
             }
         }
     }
