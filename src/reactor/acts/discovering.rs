@@ -11,7 +11,7 @@ use tokio::task::JoinHandle;
 use super::dial::dial;
 use crate::ambient::now;
 use crate::reactor::hub::{Hub, SharedHub};
-use crate::reactor::state::peer::Role;
+use crate::reactor::state::peer::{Role, ip_of};
 use event_manager_core::instances::found;
 use event_manager_wire::model::Endpoint;
 
@@ -83,13 +83,6 @@ impl Hub {
             .iter()
             .filter_map(|id| self.peers.get(*id));
         let plain = peers.filter(|peer| matches!(&peer.role, Role::Subscriber { hub: None, .. }));
-        plain.filter_map(|peer| host_of(&peer.address)).collect()
+        plain.filter_map(|peer| ip_of(&peer.address)).collect()
     }
-}
-
-/// The host of an address that is told by numbers.
-fn host_of(address: &str) -> Option<IpAddr> {
-    let bare = address.strip_prefix("tcp://").unwrap_or(address);
-    let at: SocketAddr = bare.parse().ok()?;
-    Some(at.ip())
 }
