@@ -19,7 +19,7 @@ const WAITING_BYTES_MAX: usize = 4 << 20;
 /// A longer message is not looked at: more than its frames may have, as there are headers, too.
 const MESSAGE_BYTES_MAX: usize = 17 << 10;
 /// Between two looks at who subscribes to heartbeats.
-const LISTENERS_INTERVAL: Duration = Duration::from_secs(1);
+const LISTENERS_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Stands for the registry among those who get events. No connection has this slot.
 pub(crate) const OBSERVER: PeerId = PeerId {
