@@ -2,8 +2,6 @@
 
 use std::fs;
 use std::ops::Range;
-use std::path::Path;
-use std::process::Command;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
@@ -559,31 +557,13 @@ fn what_is_wrong_in_the_configuration_is_said_with_what_to_do() {
     }
 }
 
-/// A certificate for localhost, its key, and the authority's certificate.
-fn certify(directory: &Path) {
-    for arguments in [
-        "-subj /CN=authority -keyout ca.key -out ca.pem",
-        "-CA ca.pem -CAkey ca.key -subj /CN=localhost -addext subjectAltName=DNS:localhost \
-         -addext basicConstraints=critical,CA:FALSE -keyout hub.key -out hub.pem",
-    ] {
-        let made = Command::new("openssl")
-            .current_dir(directory)
-            .args(["req", "-x509", "-newkey", "ec", "-nodes", "-days", "2"])
-            .args(["-pkeyopt", "ec_paramgen_curve:P-256"])
-            .args(arguments.split_whitespace())
-            .output();
-        let made = made.expect("openssl is installed");
-        assert!(made.status.success(), "{made:?}");
-    }
-}
-
 #[test]
 fn over_tls_a_certificate_is_checked() {
     let mut rabbit = Rabbit::new();
     let directory = TempDir::new().expect("a directory");
     let tls = {
         let node = rabbit.node();
-        certify(node.directory.path());
+        node.certify();
         json!({
             "type": "rabbitmq",
             "servers": [format!("amqps://localhost:{}", node.tls_port)],

@@ -110,6 +110,25 @@ impl Node {
         json!({"users": users, "vhosts": vhosts, "permissions": permissions})
     }
 
+    /// From its next start on it serves TLS too: a certificate for localhost, its key, and the authority's
+    /// certificate, `ca.pem`, are in its directory.
+    pub fn certify(&self) {
+        for arguments in [
+            "-subj /CN=authority -keyout ca.key -out ca.pem",
+            "-CA ca.pem -CAkey ca.key -subj /CN=localhost -addext subjectAltName=DNS:localhost \
+             -addext basicConstraints=critical,CA:FALSE -keyout hub.key -out hub.pem",
+        ] {
+            let made = Command::new("openssl")
+                .current_dir(self.directory.path())
+                .args(["req", "-x509", "-newkey", "ec", "-nodes", "-days", "2"])
+                .args(["-pkeyopt", "ec_paramgen_curve:P-256"])
+                .args(arguments.split_whitespace())
+                .output();
+            let made = made.expect("openssl is installed");
+            assert!(made.status.success(), "{made:?}");
+        }
+    }
+
     /// Starts it; when this returns, it takes connections.
     pub fn start(&mut self) {
         let mut config = format!(

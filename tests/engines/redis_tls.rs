@@ -9,7 +9,7 @@ use super::redis::Redis;
 use super::server::free_port;
 use super::support::TestDaemon;
 use super::support::peers::publish;
-use super::tls::Authority;
+use super::tls::{self, Authority};
 
 /// A server by TLS, and its URL.
 fn by_tls(authority: &Authority) -> (Redis, String) {
@@ -69,22 +69,10 @@ fn refusal_of_server(authority: &Authority) -> String {
 
 #[test]
 fn a_certificate_for_another_name_is_refused() {
-    let authority = Authority::new();
-    authority.certify("DNS:elsewhere");
-    let problem = refusal_of_server(&authority);
-    assert!(problem.contains("not valid for name"), "{problem}");
+    tls::another_name_is_refused(refusal_of_server);
 }
 
 #[test]
 fn an_authority_s_own_certificate_is_refused_with_what_to_do() {
-    let authority = Authority::new();
-    for (own, shown) in [("ca.pem", "server.pem"), ("ca.key", "server.key")] {
-        std::fs::copy(authority.file(own), authority.file(shown)).expect("a copy");
-    }
-    let problem = refusal_of_server(&authority);
-    assert!(problem.contains("CaUsedAsEndEntity"), "{problem}");
-    assert!(
-        problem.contains("one of its own with CA:FALSE"),
-        "{problem}"
-    );
+    tls::an_authority_s_own_is_refused(refusal_of_server);
 }

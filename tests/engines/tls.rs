@@ -36,6 +36,29 @@ impl Authority {
     }
 }
 
+/// `refusal_of` has a daemon that trusts this authority meet a server that has its certificate, and says why it
+/// doesn't take it.
+pub fn another_name_is_refused(refusal_of: impl Fn(&Authority) -> String) {
+    let authority = Authority::new();
+    authority.certify("DNS:elsewhere");
+    let problem = refusal_of(&authority);
+    assert!(problem.contains("not valid for name"), "{problem}");
+}
+
+/// See [`another_name_is_refused`].
+pub fn an_authority_s_own_is_refused(refusal_of: impl Fn(&Authority) -> String) {
+    let authority = Authority::new();
+    for (own, shown) in [("ca.pem", "server.pem"), ("ca.key", "server.key")] {
+        std::fs::copy(authority.file(own), authority.file(shown)).expect("a copy");
+    }
+    let problem = refusal_of(&authority);
+    assert!(problem.contains("CaUsedAsEndEntity"), "{problem}");
+    assert!(
+        problem.contains("one of its own with CA:FALSE"),
+        "{problem}"
+    );
+}
+
 fn openssl(directory: &TempDir, arguments: &str) {
     let output = Command::new("openssl")
         .args(arguments.split(' '))

@@ -74,15 +74,9 @@ impl Hub {
     /// Hosts from which somebody subscribes to heartbeats, who is no event manager: one brings what its own
     /// clients publish.
     fn listening_hosts(&mut self) -> Vec<IpAddr> {
-        let Some(observer) = &self.observer else {
-            return vec![];
-        };
-        let route = self.broker.routes.resolved(observer.heartbeat());
-        let peers = route
-            .subscribers
-            .iter()
-            .filter_map(|id| self.peers.get(*id));
-        let plain = peers.filter(|peer| matches!(&peer.role, Role::Subscriber { hub: None, .. }));
+        let plain = self
+            .listeners()
+            .filter(|peer| matches!(&peer.role, Role::Subscriber { hub: None, .. }));
         plain.filter_map(|peer| ip_of(&peer.address)).collect()
     }
 }

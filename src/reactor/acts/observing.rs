@@ -7,7 +7,7 @@ use super::persistence::Keeping;
 use crate::reactor::hub::Hub;
 use crate::reactor::state::effects::InstancesNews;
 use crate::reactor::state::observing::{OBSERVER, Observer, Origin, number_of};
-use crate::reactor::state::peer::{Role, Source};
+use crate::reactor::state::peer::{Peer, Role, Source};
 use crate::reactor::state::runs::Run;
 use bytes::Bytes;
 use event_manager_core::broker::{PeerId, Route};
@@ -63,11 +63,20 @@ impl Hub {
         if !observer.wants_listeners(now) {
             return;
         }
-        let route = self.broker.routes.resolved(observer.heartbeat());
-        let listeners = route.subscribers.iter();
-        let listeners = listeners.filter_map(|id| self.peers.get(*id));
+        let listeners = self.listeners();
         let addresses: BTreeSet<_> = listeners.map(|peer| peer.address.to_string()).collect();
-        observer.listeners(addresses);
+        if let Some(observer) = &mut self.observer {
+            observer.listeners(addresses);
+        }
+    }
+
+    /// Who subscribes to heartbeats, if these are observed.
+    pub(super) fn listeners(&mut self) -> impl Iterator<Item = &Peer> {
+        let routes = &mut self.broker.routes;
+        let observer = self.observer.as_ref();
+        let route = observer.map(|observer| routes.resolved(observer.heartbeat()));
+        let ids = route.map_or_else(Vec::new, |route| route.subscribers.to_vec());
+        ids.into_iter().filter_map(|id| self.peers.get(id))
     }
 
     /// How many hubs we dial, and how many of them are linked both ways: who hears all others, and is heard by

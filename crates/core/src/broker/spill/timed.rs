@@ -15,14 +15,12 @@ pub struct Times {
     pub expires_at: Option<Instant>,
     /// It waits at its position of the queue, as others with its key wait behind it: it is tried again.
     pub keeps_turn: bool,
-    /// A worker had it, and it waits by its time alone. Others with its key may wait in the backlog until it is
-    /// there again; and however full that is of others that can't go, it was there before.
-    pub goes_again: bool,
     /// Both are times of the wall clock.
     pub by_clock: bool,
     /// When it was given to an acknowledging worker for the first time.
     pub first_at: Option<Instant>,
-    /// How often it was given to one.
+    /// How often it was given to one. If it was, others with its key may wait in the backlog until it is there
+    /// again; and however full that is of others that can't go, it was there before.
     pub attempt: u32,
 }
 
@@ -32,7 +30,6 @@ impl Times {
             not_before: item.not_before,
             expires_at: item.expires_at,
             keeps_turn: false,
-            goes_again: item.attempt > 0,
             by_clock: item.by_clock,
             first_at: item.first_at,
             attempt: item.attempt,
@@ -130,9 +127,9 @@ impl Timed {
         self.again.contains(&seq)
     }
 
-    fn set_ready(&mut self, seq: Seq, goes_again: bool) {
+    fn set_ready(&mut self, seq: Seq) {
         self.ready.insert(seq);
-        if goes_again {
+        if self.get(seq).is_some_and(|times| times.attempt > 0) {
             self.again.insert(seq);
         }
     }
@@ -152,13 +149,11 @@ impl Timed {
     pub(super) fn wake(&mut self, now: Instant, ready: impl FnOnce(Seq) -> bool) -> Option<Seq> {
         let (at, seq) = *self.parked.first().filter(|(at, _)| *at <= now)?;
         self.parked.remove(&(at, seq));
-        let mut goes_again = false;
         if let Some(times) = self.all.get_mut(&seq) {
             times.not_before = None;
-            goes_again = times.goes_again;
         }
         if ready(seq) {
-            self.set_ready(seq, goes_again);
+            self.set_ready(seq);
         }
         Some(seq)
     }
@@ -193,7 +188,7 @@ impl Timed {
             self.add(seq, times);
             if is_ready {
                 self.all.insert(seq, times);
-                self.set_ready(seq, times.goes_again);
+                self.set_ready(seq);
             }
         }
     }
