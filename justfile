@@ -60,7 +60,8 @@ clients-kill:
 clients-hammer seconds="600":
     EVENT_MANAGER_HAMMER_SECONDS={{ seconds }} cargo test --locked --test it -- --ignored --nocapture client_hammer::
 
-# Fifteen minutes under load with a fault every ten seconds: stops, resets, half-open peers, a full disk, reloads, churn, restarts, kills. Needs root.
+# Fifteen minutes under load with a fault every ten seconds: stops, resets, half-open peers, a full disk, reloads, churn, restarts, kills.
+# Beside that another daemon with peers of every mechanism, whose keys and rights change each minute. Needs root.
 soak seconds="900":
     EVENT_MANAGER_SOAK_SECONDS={{ seconds }} cargo test --locked --test it -- --ignored --nocapture a_soak_with
 
@@ -77,13 +78,13 @@ netns:
 mesh-machines:
     cargo test --locked --test it -- --ignored --nocapture mesh::machines::
 
-# What takes long of the attacks on CURVE: 10,000 idle connections, floods, forged messages. Half a minute each.
+# What takes long of the attacks on CURVE: 10,000 idle connections of each kind, a minute's flood of HELLOs, forged messages. Four minutes; builds for release.
 curve-floods:
-    cargo test --locked --test it -- --ignored --nocapture --test-threads 1 curve_attacks::
+    cargo test --release --locked --test it -- --ignored --nocapture --test-threads 1 curve_attacks::
 
-# What CURVE costs: a handshake, an idle and a stalled peer; a thousand revocations. A minute in all.
+# What CURVE costs: a handshake, an idle and a stalled peer; a thousand revocations, 2,000 clients after a restart, a quota under ten times as much. Four minutes; builds for release.
 curve-figures:
-    cargo test --locked --test it -- --ignored --nocapture --test-threads 1 curve_figures::
+    cargo test --release --locked --test it -- --ignored --nocapture --test-threads 1 curve_figures::
 
 # The systemd units as they are written.
 units: _daemon

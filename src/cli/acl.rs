@@ -1,6 +1,7 @@
 //! `event-manager acl`: what the configuration lets a client do.
 
 use std::io::Write;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
@@ -61,10 +62,17 @@ fn answer(args: &AclArgs, loaded: &Loaded) -> anyhow::Result<()> {
     let identity = SecurityConfig::identity_of(&args.name);
     let access = security.access(limits);
     let grant = access.of(&identity);
-    let judged = match deed {
+    let mut judged = match deed {
         Deed::Subscribe(pattern) => said_of(pattern),
         _ => String::new(),
     };
+    if !is_known(&args.name, security) {
+        let nobody = format!(
+            "\n    nobody is called {:?}: this is what a key alone gives",
+            args.name
+        );
+        judged.push_str(&nobody);
+    }
     if let Err(denied) = grant.judge(&identity, deed, access.subject_bytes_max()) {
         writeln!(
             Out::new(false),
@@ -85,6 +93,13 @@ fn answer(args: &AclArgs, loaded: &Loaded) -> anyhow::Result<()> {
         false => named.join(" and "),
     };
     Ok(writeln!(Out::new(false), "yes: {why}{judged}")?)
+}
+
+/// Whether the configuration names this client, or has a file for it.
+fn is_known(name: &str, security: &SecurityConfig) -> bool {
+    let has_file = |directory: &PathBuf| directory.join(format!("{name}.key")).exists();
+    let is_other = ["anonymous", "event-manager"].contains(&name);
+    is_other || security.clients.names(name) || security.keys_dir.as_ref().is_some_and(has_file)
 }
 
 /// What was judged.

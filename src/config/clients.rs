@@ -116,6 +116,11 @@ impl Clients {
         }
     }
 
+    /// Whether something is said of this client.
+    pub(crate) fn names(&self, name: &str) -> bool {
+        self.0.contains_key(name)
+    }
+
     /// The keys that stand in the configuration itself, with their clients' names.
     pub fn keys(&self) -> impl Iterator<Item = (&str, PublicKey)> {
         self.0

@@ -8,10 +8,10 @@ mod messages;
 mod secrets;
 
 use std::collections::BTreeMap;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::support::TestDaemon;
-use super::support::keys::{Keys, Peer, publisher, subscriber};
+use super::support::keys::{Keys, Peer, latencies, publisher, subscriber};
 use super::support::raw::RawPeer;
 
 /// The key of clients that behave, and of thieves of it.
@@ -57,6 +57,11 @@ impl Attacked {
             status.peers.refused.values().sum::<u64>() >= self.refused.values().sum()
         });
         assert_eq!(status.peers.refused, self.refused, "{what}");
+    }
+
+    /// How long events take from the publisher to the subscriber, for so long.
+    fn latencies(&mut self, time: Duration) -> Vec<Duration> {
+        latencies(&mut self.publisher, &mut self.subscriber, time)
     }
 
     /// Nobody notices that there was an attack: neither who was there, nor who comes.

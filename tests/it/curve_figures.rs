@@ -1,5 +1,8 @@
 //! What CURVE costs, and how soon keys are changed: figures, which `just curve-figures` prints.
 
+mod quota;
+mod restart;
+
 use std::time::{Duration, Instant};
 
 use event_manager_client::{ConnectionEvent, Ended};
@@ -30,11 +33,13 @@ fn what_a_handshake_costs() {
     let address = daemon.subscribers();
     let cost = |what, meet: &dyn Fn()| {
         meet();
-        let before = daemon.process().cpu_time();
+        let threads = || ["reactor", "handshakes"].map(|name| daemon.process().thread_time(name));
+        let before = threads();
         (0..COUNT).for_each(|_| meet());
-        let taken = (daemon.process().cpu_time() - before) / COUNT;
-        println!("{what}: {taken:?} of the daemon's CPU for a connection");
-        taken
+        let [reactor, handshakes] = std::array::from_fn(|n| (threads()[n] - before[n]) / COUNT);
+        println!(
+            "{what}: {reactor:?} of the reactor for a connection, {handshakes:?} of handshakes"
+        );
     };
     cost("NULL", &|| drop(RawPeer::met(&address, "SUB")));
     cost("CURVE", &|| drop(CurvePeer::met(&address, KNOWN, "SUB")));

@@ -267,7 +267,10 @@ impl<'a> Connection<'a> {
         let Some(id) = state.admit(purpose, met) else {
             return Err("its service is gone".to_owned());
         };
-        inbox.read_at_most(turn_bytes_max(&state.peers[id].role));
+        let peer = &state.peers[id];
+        let of_client = state.clients.read_bytes_max(peer.client, EVENT_BYTES);
+        let of_role = turn_bytes_max(&peer.role);
+        inbox.read_at_most(of_client.map_or(of_role, |max| max.min(of_role)));
         Ok(Self {
             hub,
             id,
@@ -384,6 +387,9 @@ fn turn_bytes_max(role: &Role) -> usize {
     }
 }
 
+/// What an event is taken to have, before any came.
+const EVENT_BYTES: u64 = 16;
+
 /// How a connection's turn to be read ended.
 enum Turn {
     /// So did the connection.
@@ -460,6 +466,7 @@ fn take(hub: &SharedHub, id: PeerId, inbox: &mut Inbox, filled: Filled) -> bool 
     }
     let was_counted = peer.half_received > 0;
     let (address, client) = (Rc::clone(&peer.address), peer.client);
+    let turn_bytes_max = turn_bytes_max(&peer.role);
     let is_event_manager = peer.source == Source::EventManager;
     let result = match peer.role {
         Role::Publisher => state.take_events(id, inbox, filled),
@@ -468,6 +475,13 @@ fn take(hub: &SharedHub, id: PeerId, inbox: &mut Inbox, filled: Filled) -> bool 
         Role::Requester { .. } => state.take_messages(id, inbox, filled, Hub::take_request),
     };
     state.spend(client, &before);
+    if inbox.reads_little() || state.clients.has_rate(client) {
+        let (published, clients) = (&state.accounts.published, &state.clients);
+        let events = published.events - before.events;
+        let bytes = (published.bytes - before.bytes).checked_div(events);
+        let of_client = clients.read_bytes_max(client, bytes.unwrap_or(EVENT_BYTES));
+        inbox.read_at_most(of_client.map_or(turn_bytes_max, |max| max.min(turn_bytes_max)));
+    }
     if is_event_manager {
         state.count_linked(id, &before);
     }

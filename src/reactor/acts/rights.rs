@@ -200,7 +200,12 @@ impl Hub {
             let theirs = self.peers.iter();
             let theirs = theirs.filter(|peer| paid.contains(&peer.client));
             // Those that send nothing more go first: they come to an end.
-            let (leaving, others): (Vec<_>, Vec<_>) = theirs.partition(|peer| peer.is_leaving);
+            let (leaving, mut others): (Vec<_>, Vec<_>) = theirs.partition(|peer| peer.is_leaving);
+            // The first may take all that there is: another one is first each time.
+            if !others.is_empty() {
+                let first = self.clients.payments() % others.len();
+                others.rotate_left(first);
+            }
             let theirs = leaving.into_iter().chain(others);
             theirs.for_each(|peer| peer.wake.notify_one());
         }

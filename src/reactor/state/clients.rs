@@ -28,6 +28,11 @@ pub(crate) enum Unusual {
     EventManager,
 }
 
+/// How often a client that publishes more than it may has a turn.
+const TURNS_PER_SECOND: u64 = 4;
+/// Less is never read at once, however little a client may publish.
+const READ_BYTES_MIN: usize = 4 << 10;
+
 /// What is known of one client.
 pub(crate) struct Client {
     pub(crate) identity: Identity,
@@ -68,6 +73,8 @@ pub(crate) struct Clients {
     nowhere: Rc<Route>,
     /// Those that are paused.
     paused: Vec<ClientId>,
+    /// How often clients were let go on.
+    payments: usize,
     /// What was denied to clients that are not remembered.
     denied_to_others: BTreeMap<Denial, u64>,
     limits_storage: bool,
@@ -92,6 +99,7 @@ impl Clients {
             all: Slab::new(),
             nowhere: Rc::default(),
             paused: vec![],
+            payments: 0,
             denied_to_others: BTreeMap::new(),
         }
     }
@@ -223,6 +231,19 @@ impl Clients {
         client.events.is_some() || client.bytes.is_some()
     }
 
+    /// How much of a client may be read at once, in bytes, if its events are of this size: what it may publish
+    /// in a fraction of a second, so that it pauses often and for a moment, not seldom and for long. `None`
+    /// if what it publishes isn't counted.
+    pub(crate) fn read_bytes_max(&self, id: ClientId, event_bytes: u64) -> Option<usize> {
+        let client = self.get(id);
+        let events = client.events.as_ref();
+        let events = events.map(|bucket| bucket.per_second().saturating_mul(event_bytes));
+        let bytes = client.bytes.as_ref().map(Bucket::per_second);
+        let a_second = events.into_iter().chain(bytes).min()?;
+        let a_turn = usize::try_from(a_second / TURNS_PER_SECOND).unwrap_or(usize::MAX);
+        Some(a_turn.max(READ_BYTES_MIN))
+    }
+
     /// A client published so much. Until when it is paused, if that is more than it may.
     pub(crate) fn published(
         &mut self,
@@ -269,7 +290,13 @@ impl Clients {
             }
             client.paused_until.is_some()
         });
+        self.payments = self.payments.wrapping_add(usize::from(!paid.is_empty()));
         paid
+    }
+
+    /// How often clients were let go on.
+    pub(crate) fn payments(&self) -> usize {
+        self.payments
     }
 
     /// Whether anybody's services may keep only so much on disk.

@@ -1,6 +1,8 @@
 //! A daemon under load, with a fault every few seconds. In the end both laws hold, all that was confirmed
 //! was delivered, and memory is what it was.
 
+mod mixed;
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::net::TcpStream;
@@ -47,6 +49,18 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Soak {
     fn whereabouts(&self) -> Whereabouts {
         locked(&self.whereabouts).clone()
+    }
+
+    /// It was started, and has this service.
+    fn is_at(&self, daemon: &TestDaemon) {
+        let mut whereabouts = locked(&self.whereabouts);
+        *whereabouts = Whereabouts {
+            run: whereabouts.run + 1,
+            requests: daemon.requests(),
+            workers: daemon.address_of("Billing"),
+            publishers: daemon.publishers(),
+            subscribers: daemon.subscribers(),
+        };
     }
 
     fn goes_on(&self, run: u64) -> bool {
@@ -138,11 +152,54 @@ impl Soak {
             }
         }
     }
+
+    /// A worker that is well takes what is left.
+    fn drain(&self, daemon: &TestDaemon) {
+        let worker = Worker::join(&daemon.context, &self.whereabouts().workers, 100);
+        let deadline = Instant::now() + 3 * PATIENCE;
+        loop {
+            while let Some(event) = worker.hold(50) {
+                locked(&self.done).insert(number_of(&event.data));
+                worker.ack(&event);
+            }
+            let service = daemon.service("Billing");
+            let counters = &service.counters;
+            let is_open = disk_of(&service).state == QueueState::Ok;
+            if counters.queued == 0 && counters.in_flight == 0 && is_open {
+                return;
+            }
+            assert!(Instant::now() < deadline, "it waits for ever: {service:#?}");
+        }
+    }
+
+    /// Each that was confirmed was delivered.
+    fn loses_nothing(&self) {
+        let (confirmed, done) = (locked(&self.confirmed), locked(&self.done));
+        println!("{} confirmed, {} done", confirmed.len(), done.len());
+        let lost: Vec<_> = confirmed.difference(&done).take(10).collect();
+        assert!(lost.is_empty(), "confirmed, and never delivered: {lost:?}");
+    }
+}
+
+/// How long it takes.
+fn seconds() -> u64 {
+    let seconds = std::env::var("EVENT_MANAGER_SOAK_SECONDS").ok();
+    seconds.map_or(900, |text| text.parse().expect("a number"))
 }
 
 fn number_of(data: &str) -> u64 {
     let number = data.split(' ').next().expect("a word");
     number.parse().expect("a number")
+}
+
+fn resident_bytes(daemon: &TestDaemon) -> u64 {
+    let statm = fs::read_to_string(format!("/proc/{}/statm", daemon.program().pid()));
+    let statm = statm.expect("the process runs");
+    let pages = statm
+        .split(' ')
+        .nth(1)
+        .and_then(|pages| pages.parse::<u64>().ok());
+    pages.expect("a number") * 4096
 }
 
 /// The daemon, and what can be done to it.
@@ -193,26 +250,8 @@ impl<'a> Victim<'a> {
 
     fn start(&mut self) {
         let daemon = TestDaemon::of(Serving::ready(self.site.start(&[])));
-        let mut whereabouts = locked(&self.soak.whereabouts);
-        *whereabouts = Whereabouts {
-            run: whereabouts.run + 1,
-            requests: daemon.requests(),
-            workers: daemon.address_of("Billing"),
-            publishers: daemon.publishers(),
-            subscribers: daemon.subscribers(),
-        };
-        drop(whereabouts);
+        self.soak.is_at(&daemon);
         self.daemon = Some(daemon);
-    }
-
-    fn resident_bytes(&self) -> u64 {
-        let statm = fs::read_to_string(format!("/proc/{}/statm", self.daemon().program().pid()));
-        let statm = statm.expect("the process runs");
-        let pages = statm
-            .split(' ')
-            .nth(1)
-            .and_then(|pages| pages.parse::<u64>().ok());
-        pages.expect("a number") * 4096
     }
 
     fn ports(&self) -> Vec<String> {
@@ -285,40 +324,16 @@ impl<'a> Victim<'a> {
             }
         }
     }
-
-    /// A worker that is well takes what is left.
-    fn drain(&self) {
-        let worker = Worker::join(
-            &self.daemon().context,
-            &self.soak.whereabouts().workers,
-            100,
-        );
-        let deadline = Instant::now() + 3 * PATIENCE;
-        loop {
-            while let Some(event) = worker.hold(50) {
-                locked(&self.soak.done).insert(number_of(&event.data));
-                worker.ack(&event);
-            }
-            let service = self.daemon().service("Billing");
-            let counters = &service.counters;
-            let is_open = disk_of(&service).state == QueueState::Ok;
-            if counters.queued == 0 && counters.in_flight == 0 && is_open {
-                return;
-            }
-            assert!(Instant::now() < deadline, "it waits for ever: {service:#?}");
-        }
-    }
 }
 
 #[test]
 #[ignore = "takes 15 minutes, or as many seconds as EVENT_MANAGER_SOAK_SECONDS says; needs root"]
 fn a_soak_with_a_fault_every_ten_seconds() {
-    let seconds = std::env::var("EVENT_MANAGER_SOAK_SECONDS").ok();
-    let seconds = seconds.map_or(900, |text| text.parse().expect("a number"));
+    let seconds = seconds();
     let mut chance = Chance::new();
     let (soak, context) = (Soak::default(), zmq::Context::new());
     let mut victim = Victim::new(&soak);
-    let before = victim.resident_bytes();
+    let before = resident_bytes(victim.daemon());
     let end = Instant::now() + Duration::from_secs(seconds);
     let mut faults = [0; 8];
     std::thread::scope(|scope| {
@@ -340,20 +355,13 @@ fn a_soak_with_a_fault_every_ten_seconds() {
             std::thread::sleep(Duration::from_secs(10.min(seconds)));
         }
     });
-    victim.drain();
-    let (confirmed, done) = (locked(&soak.confirmed), locked(&soak.done));
-    println!(
-        "{seconds} s, faults {faults:?}, {} confirmed, {} done, {} bytes resident at first",
-        confirmed.len(),
-        done.len(),
-        before,
-    );
-    let lost: Vec<_> = confirmed.difference(&done).take(10).collect();
-    assert!(lost.is_empty(), "confirmed, and never delivered: {lost:?}");
+    soak.drain(victim.daemon());
+    println!("{seconds} s, faults {faults:?}, {before} bytes resident at first");
+    soak.loses_nothing();
     victim.silent.clear();
     let bound = before * 6 / 5 + 16 * MIB;
-    let is_back = wait_until(|| (victim.resident_bytes() <= bound).then_some(()));
-    let resident = victim.resident_bytes();
+    let is_back = wait_until(|| (resident_bytes(victim.daemon()) <= bound).then_some(()));
+    let resident = resident_bytes(victim.daemon());
     assert!(
         is_back.is_some(),
         "{resident} bytes are resident, and {before} were"

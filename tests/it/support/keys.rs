@@ -1,5 +1,6 @@
 //! Keys in files, as an administrator has them, and clients of ours that have one.
 
+use std::fmt;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -172,4 +173,40 @@ pub fn publisher(daemon: &TestDaemon, own: u8) -> Peer {
         ConnectionEvent::Wanted(true)
     );
     peer
+}
+
+/// How long each of some events takes from a publisher to a subscriber, for so long.
+pub fn latencies(publisher: &mut Peer, subscriber: &mut Peer, time: Duration) -> Vec<Duration> {
+    let (begun, mut taken) = (Instant::now(), vec![]);
+    while begun.elapsed() < time {
+        taken.push(latency(publisher, subscriber));
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    taken
+}
+
+pub fn latency(publisher: &mut Peer, subscriber: &mut Peer) -> Duration {
+    let sent = Instant::now();
+    publisher.publish("Order", b"how long does it take?");
+    subscriber.message();
+    sent.elapsed()
+}
+
+/// What times are like: their median, how long 99 of 100 take at most, and the longest.
+pub struct Spread(pub Vec<Duration>);
+
+impl fmt::Display for Spread {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut sorted = self.0.clone();
+        sorted.sort_unstable();
+        let [median, p99, longest] = [50, 99, 100].map(|percent| {
+            let n = sorted.len() * percent / 100;
+            sorted[n.min(sorted.len() - 1)]
+        });
+        write!(
+            f,
+            "{} events took {median:?}, p99 {p99:?}, at most {longest:?}",
+            sorted.len()
+        )
+    }
 }

@@ -179,6 +179,19 @@ impl DaemonProcess {
         Duration::from_millis(ticks * 10)
     }
 
+    /// The processor time of its threads with this name, to the nanosecond.
+    pub fn thread_time(&self, name: &str) -> Duration {
+        let tasks = fs::read_dir(format!("/proc/{}/task", self.pid)).expect("the process runs");
+        let paths = tasks.map(|task| task.expect("a thread").path());
+        let read = |path: std::path::PathBuf| fs::read_to_string(path).unwrap_or_default();
+        let named = paths.filter(|path| read(path.join("comm")).trim() == name);
+        let times = named.filter_map(|path| {
+            let times = read(path.join("schedstat"));
+            times.split(' ').next()?.parse::<u64>().ok()
+        });
+        Duration::from_nanos(times.sum())
+    }
+
     fn read(&self, file: &str) -> String {
         fs::read_to_string(format!("/proc/{}/{file}", self.pid)).expect("the process runs")
     }
