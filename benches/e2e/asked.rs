@@ -57,7 +57,7 @@ pub fn run(
                 Asked::Stats { per_second, .. } => {
                     look_until((http, "/stats"), per_second, &is_over)
                 }
-                Asked::Subscribe { .. } => subscribe_until(requests, &is_over),
+                Asked::Subscribe { pause, .. } => subscribe_until(requests, pause, &is_over),
             });
             let done = turn(&mut setup, interval, duration / TURNS, &mut beside);
             is_over.store(true, Ordering::Relaxed);
@@ -84,7 +84,7 @@ fn prepare(requests: u16, asked: Asked) -> Result<()> {
     let (services, subjects) = match asked {
         Asked::Metrics => return Ok(()),
         Asked::Stats { services, each, .. } => (services, each),
-        Asked::Subscribe { patterns } => (1, patterns),
+        Asked::Subscribe { patterns, .. } => (1, patterns),
     };
     let mut stream = connect(requests, "DEALER")?;
     let mut under_way = 0;
@@ -164,18 +164,24 @@ fn turn(
     Ok(())
 }
 
-/// Subscribes again and again, with as many requests under way as there may be; how often.
-fn subscribe_until(port: u16, is_over: &AtomicBool) -> Result<u64> {
+/// Subscribes again and again; how often. Without a pause each answer is followed by another request, else all
+/// requests are sent at once, and again a pause after the last answer.
+fn subscribe_until(port: u16, pause: Duration, is_over: &AtomicBool) -> Result<u64> {
     let mut stream = connect(port, "DEALER")?;
     let (mut asked, mut answered) = (0, 0);
     while asked > answered || !is_over.load(Ordering::Relaxed) {
-        while asked < answered + REQUESTS as u64 && !is_over.load(Ordering::Relaxed) {
-            let id = format!("again-{}", asked % 1000);
-            stream.write_all(&subscription(&id, 0, 0..1))?;
-            asked += 1;
+        if asked == answered || pause.is_zero() {
+            while asked < answered + REQUESTS as u64 && !is_over.load(Ordering::Relaxed) {
+                let id = format!("again-{}", asked % 1000);
+                stream.write_all(&subscription(&id, 0, 0..1))?;
+                asked += 1;
+            }
         }
         accepted(&mut stream)?;
         answered += 1;
+        if asked == answered {
+            thread::sleep(pause);
+        }
     }
     Ok(answered)
 }

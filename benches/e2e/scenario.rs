@@ -50,8 +50,8 @@ pub enum Asked {
         each: usize,
         per_second: u32,
     },
-    /// SUBSCRIBE to a service with so many patterns.
-    Subscribe { patterns: usize },
+    /// SUBSCRIBE to a service with so many patterns, and after all answers a pause.
+    Subscribe { patterns: usize, pause: Duration },
 }
 
 /// Who gets an event.
@@ -359,6 +359,10 @@ pub fn all() -> Vec<Scenario> {
         each: 200,
         per_second,
     };
+    let subscribe = |pause| Asked::Subscribe {
+        patterns: 10_000,
+        pause,
+    };
     for (name, per_second, what) in [
         ("metrics read 1000 times a second", 20_000, Asked::Metrics),
         // As a dashboard and those who collect metrics do.
@@ -375,7 +379,13 @@ pub fn all() -> Vec<Scenario> {
         (
             "SUBSCRIBE to 10,000 patterns, 64 in flight",
             2_000,
-            Asked::Subscribe { patterns: 10_000 },
+            subscribe(Duration::ZERO),
+        ),
+        // The machine has time for all of them.
+        (
+            "SUBSCRIBE to 10,000 patterns, 64 at once every 10 ms",
+            2_000,
+            subscribe(Duration::from_millis(10)),
         ),
     ] {
         let name = format!("{name}, {per_second}/s");
