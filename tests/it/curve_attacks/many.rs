@@ -51,6 +51,8 @@ fn idle(attacked: &mut Attacked, count: usize, says: &[&[u8]]) {
     }
     println!("{count} connections after {:?}", begun.elapsed());
     attacked.goes_on();
+    println!("another, {:?} after they began:", begun.elapsed());
+    attacked.goes_on();
     let grown = attacked
         .daemon
         .process()
