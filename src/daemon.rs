@@ -1,5 +1,6 @@
 //! The composition root: builds the parts, connects them, stops them in the order of the data.
 
+mod beside;
 mod control;
 mod guard;
 mod led;
@@ -16,18 +17,17 @@ use tokio::runtime;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::ambient::{now, random_bytes};
-use crate::bridges::Bridges;
 use crate::config::{Config, DiagnosticConfig, Reload, Rotation};
 use crate::http::{self, Guards, HttpServer};
-use crate::instances::Instances;
 use crate::keys::{self, KeysError};
-use crate::lease::{self, Hook, Lease, LeaseError, Running};
+use crate::lease::{Hook, Lease, LeaseError, Running};
 use crate::outbound::RegistrationState;
 use crate::reactor::{BindError, Bound, Effect, Input, Lists, Reactor};
 use crate::store::StateDirError;
 use crate::systemd::{Inherited, Manager};
 use crate::telemetry::{Journal, Notable, instance_name};
 use crate::traces::Tracer;
+use beside::Beside;
 use control::{Control, LocatorCaller};
 use event_manager_core::leases::candidate::Term;
 use event_manager_core::security::Keyring;
@@ -55,25 +55,43 @@ pub struct Daemon {
     savers: Savers,
     journal: Journal,
     http: Option<HttpServer>,
-    bridges: Option<Bridges>,
-    instances: Option<Instances>,
-    leases: Option<lease::Clients>,
+    beside: Beside,
     lease: Option<Lease>,
     /// What `lease.onLead` runs.
     on_lead: Running,
+}
+
+/// The bound socket, who may ask there, and the term of the lease under which all is served.
+type HttpParts = (std::net::TcpListener, Guards, Option<Arc<Term>>);
+
+fn start_http(
+    parts: Option<HttpParts>,
+    config: &Config,
+    inputs: mpsc::Sender<Input>,
+    registration: watch::Receiver<RegistrationState>,
+    journal: &Journal,
+) -> io::Result<Option<HttpServer>> {
+    let started = parts.map(|(listener, guards, term)| {
+        let watched = (registration, term);
+        HttpServer::start((listener, guards), config, inputs, watched, journal.clone())
+    });
+    started.transpose()
 }
 
 /// Ends what runs when the rest can't be started; the error that says why.
 fn abandon(
     reactor: Reactor,
     control: Option<JoinHandle<()>>,
-    savers: Savers,
+    (mut beside, savers): (Beside, Savers),
     error: io::Error,
 ) -> StartError {
+    // What they come to doesn't matter any more: the start failed.
+    beside.stop();
     let _ = reactor.inputs.blocking_send(Input::Stop(Duration::ZERO));
-    // What they come to doesn't matter any more: the start failed. Control ends with the reactor.
+    // With it ends control, and what is left of the others.
     let _ = reactor.join();
     let _ = control.map(JoinHandle::join);
+    beside.join();
     savers.stop();
     error.into()
 }
@@ -198,7 +216,7 @@ impl Daemon {
     fn start_control(
         config: Config,
         runtime: runtime::Runtime,
-        http: Option<(std::net::TcpListener, Guards, Option<Arc<Term>>)>,
+        http: Option<HttpParts>,
         (reactor, effects, tracer): (Reactor, mpsc::Receiver<Effect>, Tracer),
         mut savers: Savers,
         (own, first, journal): (KeyPair, Option<KeyPair>, Journal),
@@ -209,12 +227,10 @@ impl Daemon {
         let (diagnostic, diagnostic_rx) = watch::channel(config.diagnostic);
         let as_bound = with_bound_locator(config.clone(), &reactor.bound);
         let locator_caller = LocatorCaller::new(&as_bound, own, first);
+        let request_address = reactor.bound.request_address(&config.public_hostname);
         let control = Control {
             diagnostic: diagnostic_rx,
-            request_address: reactor
-                .bound
-                .request_address(&config.public_hostname)
-                .unwrap_or_default(),
+            request_address: request_address.unwrap_or_default(),
             inputs: reactor.inputs.clone(),
             config: as_bound.clone(),
             state: registration_state,
@@ -226,56 +242,19 @@ impl Daemon {
         let control = std::thread::Builder::new()
             .name("control".into())
             .spawn(move || runtime.block_on(control.run(effects, stop)));
+        let mut beside = Beside::default();
         let control = match control {
             Ok(thread) => thread,
-            Err(error) => return Err(abandon(reactor, None, savers, error)),
+            Err(error) => return Err(abandon(reactor, None, (beside, savers), error)),
         };
-        let bridges = Bridges::start(
-            &config,
-            reactor.inputs.clone(),
-            reactor.hub_id,
-            journal.clone(),
-        );
-        let bridges = match bridges {
-            Ok(bridges) => bridges,
-            Err(error) => return Err(abandon(reactor, Some(control), savers, error)),
-        };
-        let observed = savers.instances.take();
-        let instances = observed.map(|(sightings, former)| {
-            let told = (reactor.inputs.clone(), savers.turn.take());
-            Instances::start(&config.instances, sightings, former, told, journal.clone())
+        let begun = beside.start(&config, &reactor, &mut savers, &journal);
+        let http = begun.and_then(|()| {
+            let inputs = reactor.inputs.clone();
+            start_http(http, &as_bound, inputs, registration.clone(), &journal)
         });
-        let instances = match instances.transpose() {
-            Ok(instances) => instances,
-            Err(error) => {
-                bridges.map(Bridges::stop);
-                return Err(abandon(reactor, Some(control), savers, error));
-            }
-        };
-        let leases = savers.leases.take().map(|asked| {
-            let (inputs, journal) = (reactor.inputs.clone(), journal.clone());
-            lease::Clients::start(&config, asked, inputs, journal)
-        });
-        let leases = match leases.transpose() {
-            Ok(leases) => leases,
-            Err(error) => {
-                bridges.map(Bridges::stop);
-                instances.map(Instances::stop);
-                return Err(abandon(reactor, Some(control), savers, error));
-            }
-        };
-        let http = http.map(|(listener, guards, term)| {
-            let (inputs, watched) = (reactor.inputs.clone(), (registration.clone(), term));
-            let listener = (listener, guards);
-            HttpServer::start(listener, &as_bound, inputs, watched, journal.clone())
-        });
-        let http = match http.transpose() {
+        let http = match http {
             Ok(server) => server,
-            Err(error) => {
-                bridges.map(Bridges::stop);
-                instances.map(Instances::stop);
-                return Err(abandon(reactor, Some(control), savers, error));
-            }
+            Err(error) => return Err(abandon(reactor, Some(control), (beside, savers), error)),
         };
         Ok(Self {
             reactor,
@@ -289,9 +268,7 @@ impl Daemon {
             savers,
             journal,
             http,
-            bridges,
-            instances,
-            leases,
+            beside,
             lease: None,
             on_lead: Running::default(),
         })
@@ -371,7 +348,7 @@ impl Daemon {
     }
 
     /// Stops in the order of the data, within the drain timeout; whether all threads ended well.
-    pub fn stop(self) -> bool {
+    pub fn stop(mut self) -> bool {
         let drain_timeout = self.config.drain_timeout;
         let deadline = now() + drain_timeout;
         self.http.as_ref().inspect(|http| http.announce_stop());
@@ -381,19 +358,15 @@ impl Daemon {
         let _ = self.deregister.send(now() + deregistering);
         let _ = self.deregistered.recv_timeout(deregistering);
         let left = deadline.saturating_duration_since(now());
-        let bridges_ended_well = self.bridges.is_none_or(Bridges::stop);
-        let instances_ended_well = self.instances.is_none_or(Instances::stop);
+        let beside_ended_well = self.beside.stop();
         let _ = self.reactor.inputs.blocking_send(Input::Stop(left));
         let undelivered = self.reactor.join();
         // Until here it could tell how far the end is.
         let http_ended_well = self.http.is_none_or(HttpServer::stop);
         // They end with the reactor.
-        let leases_ended_well = self.leases.is_none_or(lease::Clients::join);
-        let threads_ended_well = self.control.join().is_ok()
-            && leases_ended_well
-            && http_ended_well
-            && bridges_ended_well
-            && instances_ended_well;
+        let beside_ended_well = self.beside.join() && beside_ended_well;
+        let threads_ended_well =
+            self.control.join().is_ok() && http_ended_well && beside_ended_well;
         // What is done by now is saved still, and nothing makes spans any more.
         let state_is_written = self.savers.stop();
         let ended_well = threads_ended_well && undelivered.is_some() && state_is_written;

@@ -69,11 +69,7 @@ impl Savers {
             self.state = Some(state.thread);
             (state.kept, state.writer)
         });
-        let fence = config.instances.fence;
-        if config.instances.is_on() && fence == FencePolicy::Standby {
-            let (turn, taker) = TurnTaker::start(config, journal.clone())?;
-            (self.turn, self.turn_taker) = (Some(turn), Some(taker));
-        }
+        self.start_turn(config, journal)?;
         let observed = instances::observer(&config.instances);
         let observer = observed.map(|(observer, sightings)| {
             let former = former.as_ref().map(|(kept, _)| instances::Former {
@@ -113,6 +109,16 @@ impl Savers {
             tracer: tracer.clone(),
         })?;
         Ok((reactor, effects_rx, tracer))
+    }
+
+    /// Who takes the lease by which instances may lead here, if they need one.
+    fn start_turn(&mut self, config: &Config, journal: &Journal) -> io::Result<()> {
+        let fence = config.instances.fence;
+        if config.instances.is_on() && fence == FencePolicy::Standby {
+            let (turn, taker) = TurnTaker::start(config, journal.clone())?;
+            (self.turn, self.turn_taker) = (Some(turn), Some(taker));
+        }
+        Ok(())
     }
 
     /// Waits until they have saved what they were given; whether the state database was, in time. The

@@ -25,56 +25,15 @@ pub(super) async fn wait(
     (held, over): (SyncSender<Taken>, watch::Sender<bool>),
     mut released: oneshot::Receiver<()>,
 ) {
-    let (name, directory, host) = (&config.lease.name, &config.state_dir, host_name());
-    let (mut said, mut bursts) = (None, Bursts::default());
+    let (directory, host) = (&config.state_dir, host_name());
     let mut clearing = Clearing::default();
-    let epoch = loop {
-        let other = match holder(directory) {
-            Ok(Holder {
-                epoch,
-                by: By::Hand(promoted),
-                ..
-            }) if promoted == host => break epoch,
-            Ok(Holder {
-                by: By::Hand(promoted),
-                ..
-            }) => promoted,
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                let mend = match error.kind() {
-                    std::io::ErrorKind::PermissionDenied => {
-                        "; it has to be a file of the user that runs this daemon: give it to that user (chown), and run event-manager promote as that user"
-                    }
-                    _ => "",
-                };
-                if let Some(suppressed) = bursts.admit("source", now()) {
-                    journal.note(&Notable::LeaseSourceFailed {
-                        name,
-                        source: &config.lease.source,
-                        why: &format!("{error}{mend}"),
-                        suppressed,
-                    });
-                }
-                rest(&mut released).await;
-                continue;
-            }
-            Ok(_) | Err(_) => "nobody: run event-manager promote".to_owned(),
-        };
-        if said.as_ref() != Some(&other) {
-            journal.note(&Notable::StandingBy {
-                name,
-                holder: &other,
-            });
-            said = Some(other);
-            clearing.begin(config, journal);
-        }
-        if rest(&mut released).await {
-            return;
-        }
+    let Some(epoch) = promoted(config, journal, &mut clearing, &mut released).await else {
+        return;
     };
     let grant = Grant {
         source: config.lease.source.clone(),
         engine: None,
-        name: name.clone(),
+        name: config.lease.name.clone(),
         holder: host.clone(),
         ttl: None,
     };
@@ -102,10 +61,95 @@ pub(super) async fn wait(
     let _ = released.await;
 }
 
+/// Waits until somebody has promoted this machine; the epoch of the directory until then. `None` if it was told to
+/// end.
+async fn promoted(
+    config: &Config,
+    journal: &Journal,
+    clearing: &mut Clearing,
+    released: &mut oneshot::Receiver<()>,
+) -> Option<u64> {
+    let (name, host) = (&config.lease.name, host_name());
+    let (mut said, mut bursts) = (None, Bursts::default());
+    loop {
+        let other = match holder(&config.state_dir) {
+            Ok(Holder {
+                epoch,
+                by: By::Hand(promoted),
+                ..
+            }) if promoted == host => return Some(epoch),
+            Ok(Holder {
+                by: By::Hand(promoted),
+                ..
+            }) => Some(promoted),
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                if let Some(suppressed) = bursts.admit("source", now()) {
+                    journal.note(&Notable::LeaseSourceFailed {
+                        name,
+                        source: &config.lease.source,
+                        why: &why_unread(&error),
+                        suppressed,
+                    });
+                }
+                None
+            }
+            Ok(_) | Err(_) => Some("nobody: run event-manager promote".to_owned()),
+        };
+        if other.is_some() && said != other {
+            journal.note(&Notable::StandingBy {
+                name,
+                holder: other.as_deref().unwrap_or_default(),
+            });
+            said = other;
+            clearing.begin(config, journal);
+        }
+        if rest(released).await {
+            return None;
+        }
+    }
+}
+
+/// Why the lock can't be read, with what mends it.
+fn why_unread(error: &std::io::Error) -> String {
+    let mend = match error.kind() {
+        std::io::ErrorKind::PermissionDenied => {
+            "; it has to be a file of the user that runs this daemon: give it to that user (chown), and run event-manager promote as that user"
+        }
+        _ => "",
+    };
+    format!("{error}{mend}")
+}
+
 /// Whether it was told to end.
 async fn rest(released: &mut oneshot::Receiver<()>) -> bool {
     tokio::select! {
         _ = released => true,
         () = sleep(LOOK) => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::mpsc::sync_channel;
+    use tokio::runtime::Builder;
+
+    #[test]
+    fn it_ends_while_the_lock_can_not_be_read() {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::create_dir(directory.path().join("lock")).unwrap();
+        let config = Config {
+            state_dir: directory.path().to_owned(),
+            ..Config::default()
+        };
+        let (held, taken) = sync_channel(1);
+        let (release, released) = oneshot::channel();
+        drop(release);
+        let journal = Journal::in_memory("test".into());
+        let over = watch::channel(false).0;
+        let waiting = wait(&config, &journal, (held, over), released);
+        let runtime = Builder::new_current_thread().enable_time().build().unwrap();
+        runtime.block_on(waiting);
+        assert!(taken.try_recv().is_err(), "nobody was promoted");
     }
 }

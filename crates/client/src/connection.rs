@@ -433,6 +433,18 @@ impl Connection {
     }
 }
 
+/// A request as it is encoded behind its number, by which its answer is known.
+pub(super) fn numbered(number: u64, request: &[Bytes]) -> Bytes {
+    let bytes: usize = request.iter().map(|frame| frame.len() + 9).sum();
+    let mut message = BytesMut::with_capacity(bytes + 16);
+    encode_frame(&mut message, &number.to_be_bytes(), true);
+    encode_frame(&mut message, b"", true);
+    for (i, frame) in request.iter().enumerate() {
+        encode_frame(&mut message, frame, i + 1 < request.len());
+    }
+    message.freeze()
+}
+
 /// A message without the empty frame that stands before it on its way to and from a REQ.
 pub(super) fn without_delimiter(mut frames: Vec<Bytes>) -> Vec<Bytes> {
     if frames.first().is_some_and(Bytes::is_empty) {

@@ -45,7 +45,6 @@ pub(super) async fn meet(
     way: Way,
     begun: Option<&mut Begun>,
 ) -> Result<(Met, Inbox), String> {
-    let is_dialled = way == Way::Dialled;
     let stream = match &hub.borrow().site.lease {
         Some(lease) => stream.gated(lease.term().clone()),
         None => stream,
@@ -59,56 +58,18 @@ pub(super) async fn meet(
         let state = hub.borrow();
         (state.config.handshake_timeout, state.config.limits)
     };
-    let mut handshake = BytesMut::new();
-    let started = Handshake::start(
-        purpose.local_socket(),
-        offered,
-        limits.handshake_bytes_max,
-        &mut handshake,
-    );
-    let started = match purpose {
-        Purpose::Dialled(index) => hub.borrow().says_who_we_are(started, *index),
-        _ => started.dialled_by_peer(),
-    };
-    let met = shake_hands(hub, (&stream, &address), started, handshake, begun);
+    let (started, out) = start(hub, purpose, offered, limits.handshake_bytes_max);
+    let met = shake_hands(hub, (&stream, &address), started, out, begun);
     let met = tokio::time::timeout(timeout, met).await;
     let (zmtp, handshake) = match met {
         Ok(Ok(met)) => met,
-        Ok(Err(Failure::Refused(error))) => {
-            let why = why_refused(hub, &stream, &address, &error);
-            hub.borrow_mut()
-                .notes
-                .refuse(error.reason(), &address, &why);
-            if !is_dialled && may_be_mended(&error) {
-                hold(hub, &stream).await;
-            }
-            return Err(error.to_string());
-        }
-        Ok(Err(Failure::TooMany(why))) => {
-            hub.borrow_mut()
-                .notes
-                .refuse("too-many-handshakes", &address, &why);
-            hold(hub, &stream).await;
-            return Err(why.to_string());
-        }
-        Ok(Err(Failure::Fault)) => {
-            hub.borrow_mut().notes.count_refused("internal-error");
-            return Err("its keys could not be agreed on".to_owned());
-        }
-        Ok(Err(Failure::HungUp(0, _))) => return Err("it hung up without a word".to_owned()),
-        Ok(Err(Failure::HungUp(heard, stage))) => {
-            let told = told_by(hub, purpose, stage);
-            let why = told.unwrap_or_else(|| {
-                format!("it hung up in the middle of its handshake, after {heard} bytes")
-            });
-            hub.borrow_mut().notes.refuse("hung-up", &address, &why);
-            return Err(why);
+        Ok(Err(failure)) => {
+            return Err(turn_away(hub, (&stream, &address), (purpose, way), failure).await);
         }
         Err(_) => {
             let why = format!("no handshake within {timeout:?}");
-            hub.borrow_mut()
-                .notes
-                .refuse("handshake-timeout", &address, &why);
+            let notes = &mut hub.borrow_mut().notes;
+            notes.refuse("handshake-timeout", &address, &why);
             return Err(why);
         }
     };
@@ -137,6 +98,62 @@ pub(super) async fn meet(
         sealer,
     };
     Ok((met, inbox))
+}
+
+/// A handshake, and what is said first.
+fn start(
+    hub: &SharedHub,
+    purpose: &Purpose,
+    offered: Vec<Mechanism>,
+    bytes_max: usize,
+) -> (Handshake, BytesMut) {
+    let mut out = BytesMut::new();
+    let started = Handshake::start(purpose.local_socket(), offered, bytes_max, &mut out);
+    let started = match purpose {
+        Purpose::Dialled(index) => hub.borrow().says_who_we_are(started, *index),
+        _ => started.dialled_by_peer(),
+    };
+    (started, out)
+}
+
+/// Notes that a handshake came to nothing, and keeps the connection for a while where its peer is right to
+/// try again; the reason.
+async fn turn_away(
+    hub: &SharedHub,
+    (stream, address): (&Stream, &str),
+    (purpose, way): (&Purpose, Way),
+    failure: Failure,
+) -> String {
+    let refuse = |reason, why: &str| hub.borrow_mut().notes.refuse(reason, address, &why);
+    match failure {
+        Failure::Refused(error) => {
+            let why = why_refused(hub, stream, address, &error);
+            refuse(error.reason(), &why);
+            if way != Way::Dialled && may_be_mended(&error) {
+                hold(hub, stream).await;
+            }
+            error.to_string()
+        }
+        Failure::TooMany(why) => {
+            let why = why.to_string();
+            refuse("too-many-handshakes", &why);
+            hold(hub, stream).await;
+            why
+        }
+        Failure::Fault => {
+            hub.borrow_mut().notes.count_refused("internal-error");
+            "its keys could not be agreed on".to_owned()
+        }
+        Failure::HungUp(0, _) => "it hung up without a word".to_owned(),
+        Failure::HungUp(heard, stage) => {
+            let told = told_by(hub, purpose, stage);
+            let why = told.unwrap_or_else(|| {
+                format!("it hung up in the middle of its handshake, after {heard} bytes")
+            });
+            refuse("hung-up", &why);
+            why
+        }
+    }
 }
 
 /// The mechanisms of which a peer with this address may have one.

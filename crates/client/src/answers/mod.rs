@@ -90,21 +90,16 @@ impl AnswersBuilder {
     /// answer within the hub's timeout; [`Error::InvalidArgument`] if an address is none;
     /// [`Error::Failed`] if it can't be listened at.
     pub async fn start(self) -> Result<Answers, Error> {
-        let invalid =
-            |error| Error::InvalidArgument(format!("{error}; an address is tcp://HOST:PORT"));
         let asker = Arc::clone(self.hub.asker()?);
         let listen = match &self.listen {
-            Some(address) => address.parse::<Endpoint>().map_err(invalid)?,
+            Some(address) => parsed(address)?,
             None => {
                 let own = asker.line().borrow().own_host;
-                Endpoint::tcp(
-                    own.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)).to_string(),
-                    0,
-                )
+                let own = own.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
+                Endpoint::tcp(own.to_string(), 0)
             }
         };
-        let known_as = self.address.as_deref().map(str::parse::<Endpoint>);
-        let known_as = known_as.transpose().map_err(invalid)?;
+        let known_as = self.address.as_deref().map(parsed).transpose()?;
         let socket = bind(&listen).await?;
         let known_as = match known_as {
             Some(address) => address,
@@ -156,6 +151,12 @@ impl AnswersBuilder {
             _ends: ends,
         })
     }
+}
+
+fn parsed(address: &str) -> Result<Endpoint, Error> {
+    let parsed = address.parse::<Endpoint>();
+    parsed
+        .map_err(|error| Error::InvalidArgument(format!("{error}; an address is tcp://HOST:PORT")))
 }
 
 async fn bind(address: &Endpoint) -> Result<TcpListener, Error> {

@@ -237,18 +237,23 @@ async fn shake_hands(
             let (rest, session) = handshake.finish(&mut out);
             let written = halves.writes.write_all(&out).await;
             written.map_err(|error| OpenError::NotMet(error.to_string()))?;
-            let Some(Session { opener, sealer }) = session else {
-                return Ok(Connection::new(halves, peer.version, rest, options));
+            let (halves, rest) = match session {
+                Some(session) => (sealed(halves, session, rest, options), BytesMut::new()),
+                None => (halves, rest),
             };
-            let limit = options.limits.message_bytes_max;
-            let halves = Halves {
-                reads: Box::new(OpeningReader::new(halves.reads, opener, rest, limit)),
-                writes: Box::new(SealingWriter::new(halves.writes, sealer)),
-                own_host: halves.own_host,
-            };
-            let nothing = BytesMut::new();
-            return Ok(Connection::new(halves, peer.version, nothing, options));
+            return Ok(Connection::new(halves, peer.version, rest, options));
         }
+    }
+}
+
+/// What is read from there on is opened, what is written sealed.
+fn sealed(halves: Halves, session: Session, rest: BytesMut, options: &Options) -> Halves {
+    let Session { opener, sealer } = session;
+    let limit = options.limits.message_bytes_max;
+    Halves {
+        reads: Box::new(OpeningReader::new(halves.reads, opener, rest, limit)),
+        writes: Box::new(SealingWriter::new(halves.writes, sealer)),
+        own_host: halves.own_host,
     }
 }
 

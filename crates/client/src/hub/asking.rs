@@ -6,18 +6,18 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use event_manager_wire::api::{Addresses, Status};
 use event_manager_wire::messagebus::{DataType, Layout, Message, Token, decode, encode};
 use event_manager_wire::model::{Backoff, Endpoint};
-use event_manager_zmtp::{LocalSocket, encode_frame, frames_of};
+use event_manager_zmtp::{LocalSocket, frames_of};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 use tokio::time::sleep;
 
 use super::destination::{Destination, ask_locator};
 use crate::ambient::{chance, now};
 use crate::connection::{
-    Connection, Ended, Event, OpenError, Options, Refusals, TurnedAway, without_delimiter,
+    Connection, Ended, Event, OpenError, Options, Refusals, TurnedAway, numbered, without_delimiter,
 };
 use crate::keys::ClientKeys;
 use crate::{Error, LIMITS};
@@ -241,6 +241,20 @@ impl Asker {
         }
     }
 
+    /// What a message takes of the room for those that wait.
+    fn room_for(&self, message: &Bytes, what: &dyn Fn() -> String) -> Result<u32, Error> {
+        let size = u32::try_from(message.len()).ok();
+        let size = size.filter(|size| *size as usize <= self.room_max);
+        size.ok_or_else(|| {
+            Error::InvalidArgument(format!(
+                "{} has {} bytes, more than max_pending_bytes ({})",
+                what(),
+                message.len(),
+                self.room_max
+            ))
+        })
+    }
+
     /// Whatever the answer is.
     pub(crate) async fn ask_once(
         &self,
@@ -250,13 +264,7 @@ impl Asker {
         is_repeatable: bool,
     ) -> Result<Message, Error> {
         let number = self.last.fetch_add(1, Ordering::Relaxed) + 1;
-        let bytes: usize = request.iter().map(|frame| frame.len() + 9).sum();
-        let mut message = BytesMut::with_capacity(bytes + 16);
-        encode_frame(&mut message, &number.to_be_bytes(), true);
-        encode_frame(&mut message, b"", true);
-        for (i, frame) in request.iter().enumerate() {
-            encode_frame(&mut message, frame, i + 1 < request.len());
-        }
+        let message = numbered(number, request);
         let was_sent = Arc::new(AtomicBool::new(false));
         let no_answer = || Error::NoAnswer {
             what: what(),
@@ -264,18 +272,7 @@ impl Asker {
             why: self.why(),
             may_be_taken: was_sent.load(Ordering::Relaxed),
         };
-        let size = u32::try_from(message.len())
-            .ok()
-            .filter(|size| *size as usize <= self.room_max);
-        let Some(size) = size else {
-            let sentence = format!(
-                "{} has {} bytes, more than max_pending_bytes ({})",
-                what(),
-                message.len(),
-                self.room_max
-            );
-            return Err(Error::InvalidArgument(sentence));
-        };
+        let size = self.room_for(&message, what)?;
         let room = Arc::clone(&self.room).acquire_many_owned(size);
         let room = match patience.wait(room).await {
             Some(Ok(room)) => room,
@@ -288,7 +285,7 @@ impl Asker {
         };
         let (answer, answered) = oneshot::channel();
         let pending = Pending {
-            message: message.freeze(),
+            message,
             is_repeatable,
             was_sent: Arc::clone(&was_sent),
             answer,

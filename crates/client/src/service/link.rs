@@ -51,6 +51,16 @@ enum End {
     Refused(Error),
 }
 
+/// What was said on a connection, beside READY.
+#[derive(Default)]
+struct Said {
+    bye: bool,
+    /// The PING behind the last answer, when nothing more is wanted.
+    last: Option<u64>,
+    /// Room for what is said next.
+    words: BytesMut,
+}
+
 impl Link {
     /// Until the worker has left and all is answered.
     pub(super) async fn run(mut self) {
@@ -101,6 +111,25 @@ impl Link {
         self.shared.done.notify_one();
     }
 
+    /// Gives the connection what is to be said, if there is room.
+    fn say(&self, connection: &mut Connection, said: &mut Said) {
+        if connection.unsent() >= CHUNK_BYTES {
+            return;
+        }
+        if !said.bye && self.shared.has_left() {
+            said.bye = true;
+            connection.send(["BYE"]);
+        }
+        let is_all_answered = self.shared.take_words(&mut said.words);
+        if !said.words.is_empty() {
+            connection.take_encoded(&mut said.words);
+            said.last = None;
+        }
+        if said.bye && is_all_answered && said.last.is_none() {
+            said.last = Some(connection.ping());
+        }
+    }
+
     async fn serve(
         &mut self,
         connection: &mut Connection,
@@ -114,29 +143,13 @@ impl Link {
         let look = (ack_timeout / 12).clamp(Duration::from_millis(5), Duration::from_secs(1));
         let mut clock = interval(look);
         clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut has_said_bye = false;
+        let mut said = Said::default();
         if !self.shared.has_left() {
             connection.send([&self.ready]);
         }
-        // The PING behind the last answer, when nothing more is wanted.
-        let mut last = None;
-        let mut words = BytesMut::new();
         let mut came = vec![];
         loop {
-            if connection.unsent() < CHUNK_BYTES {
-                if !has_said_bye && self.shared.has_left() {
-                    has_said_bye = true;
-                    connection.send(["BYE"]);
-                }
-                let is_all_answered = self.shared.take_words(&mut words);
-                if !words.is_empty() {
-                    connection.take_encoded(&mut words);
-                    last = None;
-                }
-                if has_said_bye && is_all_answered && last.is_none() {
-                    last = Some(connection.ping());
-                }
-            }
+            self.say(connection, &mut said);
             let has_room = connection.unsent() < CHUNK_BYTES;
             tokio::select! {
                 biased;
@@ -154,7 +167,7 @@ impl Link {
                                     return Ok(End::Refused(refused));
                                 }
                             }
-                            connection::Event::Pong(ping) if last == Some(ping) => {
+                            connection::Event::Pong(ping) if said.last == Some(ping) => {
                                 return Ok(End::Left);
                             }
                             _ => {}

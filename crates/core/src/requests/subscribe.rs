@@ -115,16 +115,7 @@ impl Request for Subscribe {
         if is_promised {
             can_be_promised(context, full)?;
         }
-        if let Some(subject) = &options.dead_letter_subject {
-            check_length(subject.as_str().as_bytes(), &context.settings.limits)?;
-        }
-        if !options.is_empty() {
-            let settings = context
-                .broker
-                .settings_with(&service, self.delivery, &options);
-            let settings = settings.map_err(|error| Nak::new(code_of(&error), error))?;
-            go_together(&options, &settings)?;
-        }
+        check(&options, context, (&service, self.delivery))?;
         let found = context.broker.find(&service);
         let found = found.and_then(|key| context.broker.service(key));
         // A durable one may have had none.
@@ -142,15 +133,7 @@ impl Request for Subscribe {
             context.now,
             context.streamers,
         );
-        let subscribed = subscribed.map_err(|error| {
-            if let SubscribeError::NoPort(why) = &error {
-                context.happened.push(Happening::NoPort {
-                    service: service.clone(),
-                    why: why.clone(),
-                });
-            }
-            Nak::new(code_of(&error), error)
-        })?;
+        let subscribed = subscribed.map_err(|error| refused(context, &service, error))?;
         context.broker.set_options(subscribed.service, &options);
         context.ended.extend(subscribed.ended);
         if !is_known || opened {
@@ -173,6 +156,34 @@ impl Request for Subscribe {
             false => Ok(Answer::Now(answer)),
         }
     }
+}
+
+/// Whether a service may have these options.
+fn check(
+    options: &ServiceOptions,
+    context: &Context<'_>,
+    (service, delivery): (&ServiceName, Option<DeliveryMode>),
+) -> Result<(), Nak> {
+    if let Some(subject) = &options.dead_letter_subject {
+        check_length(subject.as_str().as_bytes(), &context.settings.limits)?;
+    }
+    if options.is_empty() {
+        return Ok(());
+    }
+    let settings = context.broker.settings_with(service, delivery, options);
+    let settings = settings.map_err(|error| Nak::new(code_of(&error), error))?;
+    go_together(options, &settings)
+}
+
+/// Says that there is no subscription, and notes it where somebody can mend it.
+fn refused(context: &mut Context<'_>, service: &ServiceName, error: SubscribeError) -> Nak {
+    if let SubscribeError::NoPort(why) = &error {
+        context.happened.push(Happening::NoPort {
+            service: service.clone(),
+            why: why.clone(),
+        });
+    }
+    Nak::new(code_of(&error), error)
 }
 
 /// Checks the options beside all else that is in force for the service.
