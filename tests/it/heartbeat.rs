@@ -9,7 +9,7 @@ use event_manager_wire::model::Endpoint;
 
 use super::support::TestDaemon;
 use super::support::other_machine::OtherMachine;
-use super::support::peers::{connect, publish};
+use super::support::peers::{connect, publish, received};
 use super::support::process::signal;
 use super::support::raw::{COMMAND, MORE, RawPeer, command, frame, greeting, message, ready};
 
@@ -125,6 +125,52 @@ fn a_peer_that_answers_stays_and_an_old_one_is_not_asked() {
     // Had it been asked, that would come first.
     assert_eq!(old.read_message(), [b"a", b"b"]);
     assert_eq!(daemon.refused("heartbeat-timeout"), 0);
+}
+
+/// What it is told of by PINGs only: that somebody is there.
+#[test]
+fn a_publisher_that_was_asked_is_asked_on_while_it_sends() {
+    let daemon = daemon(SHORT);
+    let mut peer = RawPeer::met(&daemon.publishers(), "PUB");
+    let mut hears = RawPeer(peer.0.try_clone().expect("another descriptor"));
+    let (asked, pings) = std::sync::mpsc::channel();
+    let listening = std::thread::spawn(move || {
+        while asked.send(()).is_ok() {
+            while !is_ping(&hears.read_frame().1) {}
+        }
+    });
+    // The first says that it listens.
+    for _ in 0..2 {
+        pings
+            .recv_timeout(Duration::from_secs(20))
+            .expect("it is silent");
+    }
+    let begun = Instant::now();
+    for _ in 0..5 {
+        while pings.try_recv().is_err() {
+            peer.send(&message(&["a", "b"]));
+            assert!(begun.elapsed() < Duration::from_secs(20), "no PING comes");
+            std::thread::sleep(SHORT / 20);
+        }
+    }
+    drop(pings);
+    listening.join().expect("it read what came");
+}
+
+#[test]
+fn an_idle_publisher_of_libzmq_that_sends_again_loses_nothing() {
+    const COUNT: usize = 300;
+    let daemon = daemon(SHORT);
+    let (publisher, subscriber) = (daemon.publisher(), daemon.subscriber(&["n"]));
+    // It is idle for so long that it is asked; then it sends for longer than the time to live.
+    std::thread::sleep(SHORT * 4);
+    for n in 0..COUNT {
+        publish(&publisher, "n", &n.to_string());
+        std::thread::sleep(SHORT / 20);
+    }
+    for n in 0..COUNT {
+        assert_eq!(received(&subscriber), n.to_string());
+    }
 }
 
 #[test]

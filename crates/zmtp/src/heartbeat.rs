@@ -16,13 +16,17 @@ pub enum Pulse {
 }
 
 /// One connection's heartbeat: any byte that arrives is a sign of life; after an interval of silence
-/// we send a PING, then one each interval. A peer that names a time to live in its PINGs wants its
+/// we send a PING, and from then on one each interval, also to a peer that speaks again: our PINGs have a time to
+/// live, after which a peer that hears nothing of us hangs up, and a publisher hears nothing else. A peer that names a time to live in its PINGs wants its
 /// connection closed when it is silent for that time, whatever the interval.
 #[derive(Debug, Clone)]
 pub struct Heartbeat {
     interval: Duration,
     heard_at: Instant,
+    /// When the last PING was due, if there was one.
     pinged_at: Option<Instant>,
+    /// It was sent a PING since it was heard.
+    is_asked: bool,
     /// The time to live in the peer's last PING, if any.
     ttl: Option<Duration>,
     /// As `heard_at`, but an excuse does not change it.
@@ -41,6 +45,7 @@ impl Heartbeat {
             interval,
             heard_at: now,
             pinged_at: None,
+            is_asked: false,
             ttl: None,
             spoke_at: now,
             is_overdue: false,
@@ -65,7 +70,7 @@ impl Heartbeat {
     #[inline]
     pub fn heard(&mut self, now: Instant) {
         self.heard_at = now;
-        self.pinged_at = None;
+        self.is_asked = false;
         self.unheeded(now);
     }
 
@@ -81,7 +86,8 @@ impl Heartbeat {
     pub fn excuse(&mut self, now: Instant) {
         let silence = self.interval * (Self::DEAD_AFTER - 1);
         self.heard_at = now.checked_sub(silence).unwrap_or(now);
-        self.pinged_at = None;
+        self.is_asked = false;
+        self.pinged_at = self.pinged_at.map(|at| at.min(self.heard_at));
     }
 
     /// Returns what is due. `stalled` is how long our own loop hung since the last check: silence in
@@ -101,7 +107,7 @@ impl Heartbeat {
             return Pulse::Quiet;
         }
         let silent = now.saturating_duration_since(self.heard_at);
-        if self.pinged_at.is_some() && silent >= self.interval * Self::DEAD_AFTER {
+        if self.is_asked && silent >= self.interval * Self::DEAD_AFTER {
             return Pulse::Dead;
         }
         let last = self.pinged_at.unwrap_or(self.heard_at);
@@ -109,6 +115,7 @@ impl Heartbeat {
             return Pulse::Quiet;
         }
         self.pinged_at = Some(now);
+        self.is_asked = true;
         Pulse::Ping
     }
 }
@@ -231,7 +238,37 @@ mod tests {
         assert_eq!(beat.poll(at(39), Duration::ZERO), Pulse::Quiet);
         assert_eq!(beat.poll(at(40), Duration::ZERO), Pulse::Dead);
         beat.heard(at(40));
+        assert_eq!(beat.poll(at(40), Duration::ZERO), Pulse::Ping);
         assert_eq!(beat.poll(at(49), Duration::ZERO), Pulse::Quiet);
+    }
+
+    #[test]
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "an arbitrary origin for a fake clock"
+    )]
+    fn who_was_asked_is_asked_each_interval_whether_it_speaks_or_not() {
+        let origin = Instant::now();
+        let at = |seconds: u64| origin + Duration::from_secs(seconds);
+        let mut beat = Heartbeat::new(INTERVAL, origin);
+        let pings = |beat: &mut Heartbeat, from: u64, to: u64| {
+            let speaks = |beat: &mut Heartbeat, s| {
+                beat.heard(at(s));
+                beat.poll(at(s), Duration::ZERO)
+            };
+            let asked = (from..to).filter(|s| speaks(beat, *s) == Pulse::Ping);
+            asked.collect::<Vec<_>>()
+        };
+        assert_eq!(pings(&mut beat, 1, 50), [], "it was never silent");
+        assert_eq!(beat.poll(at(59), Duration::ZERO), Pulse::Ping);
+        assert_eq!(pings(&mut beat, 60, 100), [69, 79, 89, 99]);
+        // What it said last was long before it was asked last.
+        let silent = (100..130).map(|s| beat.poll(at(s), Duration::ZERO));
+        let silent: Vec<_> = silent.filter(|pulse| *pulse != Pulse::Quiet).collect();
+        assert_eq!(silent, [Pulse::Ping, Pulse::Ping, Pulse::Dead]);
+        beat.excuse(at(130));
+        beat.heard(at(130));
+        assert_eq!(beat.poll(at(130), Duration::ZERO), Pulse::Ping);
     }
 
     #[test]
