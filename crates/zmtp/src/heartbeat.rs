@@ -52,12 +52,14 @@ impl Heartbeat {
         }
     }
 
-    /// Changes the interval. A peer already silent for longer is pinged before it is declared dead.
+    /// Changes the interval. A peer already silent for longer is pinged before it is declared dead, and one that was
+    /// pinged at once: the time to live that it was told is that of the interval before. With 0 that is the last PING.
     pub fn set_interval(&mut self, interval: Duration, now: Instant) {
         if self.interval != interval {
             self.interval = interval;
             let asked_from = now.checked_sub(interval).unwrap_or(now);
             self.heard_at = self.heard_at.max(asked_from);
+            self.pinged_at = self.pinged_at.map(|at| at.min(asked_from));
         }
     }
 
@@ -104,7 +106,10 @@ impl Heartbeat {
             return Pulse::Expired;
         }
         if self.interval.is_zero() {
-            return Pulse::Quiet;
+            return match self.pinged_at.take() {
+                Some(_) => Pulse::Ping,
+                None => Pulse::Quiet,
+            };
         }
         let silent = now.saturating_duration_since(self.heard_at);
         if self.is_asked && silent >= self.interval * Self::DEAD_AFTER {
@@ -217,6 +222,31 @@ mod tests {
             assert_eq!(beat.poll(at(501), Duration::ZERO), Pulse::Quiet);
             assert_eq!(beat.poll(at(520), Duration::ZERO), Pulse::Dead);
         }
+    }
+
+    #[test]
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "an arbitrary origin for a fake clock"
+    )]
+    fn another_interval_is_told_at_once_to_who_was_asked() {
+        let origin = Instant::now();
+        let at = |seconds: u64| origin + Duration::from_secs(seconds);
+        let mut beat = Heartbeat::new(INTERVAL, origin);
+        beat.set_interval(INTERVAL * 2, at(1));
+        assert_eq!(beat.poll(at(1), Duration::ZERO), Pulse::Quiet);
+        assert_eq!(beat.poll(at(20), Duration::ZERO), Pulse::Ping);
+        for (n, interval) in [INTERVAL * 10, INTERVAL, Duration::ZERO]
+            .into_iter()
+            .enumerate()
+        {
+            let now = at(21 + n as u64);
+            beat.heard(now);
+            beat.set_interval(interval, now);
+            assert_eq!(beat.poll(now, Duration::ZERO), Pulse::Ping, "{interval:?}");
+            assert_eq!(beat.poll(now, Duration::ZERO), Pulse::Quiet, "{interval:?}");
+        }
+        assert_eq!(beat.poll(at(1000), Duration::ZERO), Pulse::Quiet);
     }
 
     #[test]
