@@ -7,7 +7,9 @@ use event_manager_wire::model::Endpoint;
 use event_manager_zmtp::LocalSocket;
 use serde_json::json;
 
-use crate::support::keys::{Keys, Peer, SERVER, Spread, latency, pair, publisher, server_key};
+use crate::support::keys::{
+    Keys, Listening, Peer, SERVER, Spread, latency, pair, publisher, server_key,
+};
 use crate::support::{PATIENCE, TestDaemon};
 
 const CLIENTS: u64 = 2000;
@@ -18,43 +20,16 @@ const PAIRS: std::ops::Range<u8> = 10..210;
 const OTHERS: u8 = 2;
 
 /// Clients that dial this address until they are dropped.
-struct Clients {
-    runtime: Option<tokio::runtime::Runtime>,
-}
-
-impl Clients {
-    fn dial(address: &Endpoint) -> Self {
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(1)
-            .enable_all()
-            .build()
-            .expect("a runtime");
-        for (_, number) in (0..CLIENTS).zip(PAIRS.cycle()) {
-            let prefixes = (0..SUBSCRIPTIONS).map(|n| format!("prefix-{n}.").into_bytes());
-            let keys = ClientKeys {
-                own: pair(number),
-                server: server_key(SERVER),
-            };
-            let client = Subscriber::new(address, prefixes.collect());
-            let mut client = client.with_keys(Some(keys));
-            runtime.spawn(async move {
-                loop {
-                    client.next().await;
-                }
-            });
-        }
-        Self {
-            runtime: Some(runtime),
-        }
-    }
-}
-
-impl Drop for Clients {
-    fn drop(&mut self) {
-        if let Some(runtime) = self.runtime.take() {
-            runtime.shutdown_timeout(PATIENCE);
-        }
-    }
+fn clients(address: &Endpoint) -> Listening {
+    let clients = (0..CLIENTS).zip(PAIRS.cycle()).map(|(_, number)| {
+        let prefixes = (0..SUBSCRIPTIONS).map(|n| format!("prefix-{n}.").into_bytes());
+        let keys = ClientKeys {
+            own: pair(number),
+            server: server_key(SERVER),
+        };
+        Subscriber::new(address, prefixes.collect()).with_keys(Some(keys))
+    });
+    Listening::start(clients.collect())
 }
 
 #[test]
@@ -77,7 +52,7 @@ fn two_thousand_clients_come_back_after_a_restart() {
         "requestAddress": first.requests(),
     });
     let begun = Instant::now();
-    let _clients = Clients::dial(&first.bound().subscribers[0]);
+    let _clients = clients(&first.bound().subscribers[0]);
     first.wait_for_subscriptions(CLIENTS * SUBSCRIPTIONS);
     println!(
         "{CLIENTS} clients have {SUBSCRIPTIONS} subscriptions each after {:?}",

@@ -4,13 +4,18 @@ use std::fmt;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use event_manager_client::{ClientKeys, Connection, ConnectionEvent, Ended, OpenError, Options};
+use event_manager_client::{
+    ClientKeys, Connection, ConnectionEvent, Ended, OpenError, Options, Subscriber,
+};
 use event_manager_zmtp::curve::{KeyPair, PublicKey};
 use event_manager_zmtp::{Limits, LocalSocket, frames, z85};
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use tokio::sync::oneshot;
+use tokio::task::JoinSet;
 
 use super::{PATIENCE, TestDaemon};
 
@@ -208,5 +213,42 @@ impl fmt::Display for Spread {
             "{} events took {median:?}, p99 {p99:?}, at most {longest:?}",
             sorted.len()
         )
+    }
+}
+
+/// Subscribers that dial until this is dropped, on a thread of their own.
+pub struct Listening {
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Listening {
+    pub fn start(subscribers: Vec<Subscriber>) -> Self {
+        let (stop, stopped) = oneshot::channel();
+        let mut runtime = tokio::runtime::Builder::new_current_thread();
+        let runtime = runtime.enable_all().build().expect("a runtime");
+        let listen = async move {
+            let mut listening = JoinSet::new();
+            for mut subscriber in subscribers {
+                listening.spawn(async move {
+                    loop {
+                        subscriber.next().await;
+                    }
+                });
+            }
+            // It ends by being dropped.
+            let _ = stopped.await;
+        };
+        Self {
+            stop: Some(stop),
+            thread: Some(std::thread::spawn(move || runtime.block_on(listen))),
+        }
+    }
+}
+
+impl Drop for Listening {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        let _ = self.thread.take().map(JoinHandle::join);
     }
 }

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::{End, MIB, Soak, resident_bytes, seconds};
 use crate::hard::bed::Chance;
 use crate::support::TestDaemon;
-use crate::support::keys::{Keys, Peer, SERVER, pair, server_key};
+use crate::support::keys::{Keys, Listening, Peer, SERVER, pair, server_key};
 use crate::support::peers::{connect, publish, socket};
 use crate::support::process::settings;
 use crate::support::program::Site;
@@ -103,29 +103,24 @@ impl Soak {
 }
 
 /// Subscribers with keys, which dial until this is dropped.
-fn listening(address: &TestDaemon) -> tokio::runtime::Runtime {
-    let mut builder = tokio::runtime::Builder::new_multi_thread();
-    let runtime = builder.worker_threads(1).enable_all().build();
-    let runtime = runtime.expect("a runtime");
-    for (number, server) in [STAYS, LIMITED, REVOKED, LATE]
-        .into_iter()
-        .zip([SERVER, SERVER, SERVER, NEXT])
-    {
-        for prefix in ["", "Weather", "Order.1"] {
-            let subscriber = Subscriber::new(&address.bound().subscribers[0], vec![prefix.into()]);
+fn listening(daemon: &TestDaemon) -> Listening {
+    let address = &daemon.bound().subscribers[0];
+    let pairs = [
+        (STAYS, SERVER),
+        (LIMITED, SERVER),
+        (REVOKED, SERVER),
+        (LATE, NEXT),
+    ];
+    let subscribers = pairs.into_iter().flat_map(|(number, server)| {
+        ["", "Weather", "Order.1"].map(|prefix| {
             let keys = ClientKeys {
                 own: pair(number),
                 server: server_key(server),
             };
-            let mut subscriber = subscriber.with_keys(Some(keys));
-            runtime.spawn(async move {
-                loop {
-                    subscriber.next().await;
-                }
-            });
-        }
-    }
-    runtime
+            Subscriber::new(address, vec![prefix.into()]).with_keys(Some(keys))
+        })
+    });
+    Listening::start(subscribers.collect())
 }
 
 /// By how many bytes memory grew in an hour, by least squares.
