@@ -1,7 +1,8 @@
-//! Peers that hang up while the daemon doesn't read them: that is noticed, and what they had sent is not
-//! forgotten.
+//! Peers that publish more than they may: they are heard again soon. When they hang up meanwhile, that is noticed,
+//! and what they had sent is not forgotten.
 
 use std::net::Shutdown;
+use std::time::{Duration, Instant};
 
 use event_manager_wire::api::{ClientStatus, Status};
 use serde_json::{Value, json};
@@ -32,6 +33,36 @@ fn publisher(daemon: &TestDaemon, events: usize) -> RawPeer {
 
 fn wait_until_paused(daemon: &TestDaemon) {
     daemon.wait_for("it is paused", |status| anonymous(status).paused);
+}
+
+/// It pauses often and for a moment, and its connections take turns: small events were read by the MiB, and
+/// paid off for as long as that took.
+#[test]
+fn who_publishes_more_than_its_rate_is_heard_again_soon() {
+    let daemon = daemon(json!({"eventsPerSecond": 5000}));
+    let mut publisher = RawPeer::met(&daemon.publishers(), "PUB");
+    // Twenty times what it may in a second: it waits for all of it.
+    let events = message(&["order", "x"]).repeat(100_000);
+    let sending = std::thread::spawn(move || {
+        publisher.send_while_heard(&events);
+        publisher
+    });
+    wait_until_paused(&daemon);
+    for _ in 0..3 {
+        let asked = Instant::now();
+        let (token, _) = daemon.ask("status", &[]);
+        assert_eq!(token, "TK_SYS_ACK");
+        assert!(
+            asked.elapsed() < Duration::from_secs(3),
+            "{:?}",
+            asked.elapsed()
+        );
+    }
+    assert!(
+        daemon.status().publishers.events < 60_000,
+        "it was all read at once"
+    );
+    drop(sending.join().expect("no panic"));
 }
 
 #[test]
