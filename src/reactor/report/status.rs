@@ -11,7 +11,7 @@ use super::slow::{service_of, slow_peers};
 use crate::ambient::{now, wall_clock_ms};
 use crate::config::Config;
 use crate::reactor::hub::Hub;
-use crate::reactor::state::accounts::Accounts;
+use crate::reactor::state::accounts::{Accounts, Published};
 use crate::reactor::state::durable::{Durable, why_durable};
 use crate::reactor::state::effects::{ENTRIES_MAX, Lists, Room, SubjectsAsked, SubscriptionsAsked};
 use crate::reactor::state::memory::waiting_bytes;
@@ -39,20 +39,12 @@ pub(crate) struct Look {
     /// Services that were not looked at yet, the next last.
     ahead: Vec<ServiceKey>,
     told: Vec<(ServiceKey, ServiceStatus)>,
+    /// From before any service was looked at: what is counted here, services have seen in every look.
+    published: Published,
     room: Room,
 }
 
 impl Look {
-    pub(crate) fn begin(broker: &Broker, lists: Lists) -> Self {
-        let mut ahead: Vec<_> = broker.services().map(|(key, _)| key).collect();
-        ahead.reverse();
-        Self {
-            told: Vec::with_capacity(ahead.len()),
-            ahead,
-            room: lists.room(),
-        }
-    }
-
     /// Whether all services were looked at.
     pub(crate) fn is_over(&self) -> bool {
         self.ahead.is_empty()
@@ -106,11 +98,22 @@ impl Hub {
 
     /// The state, without what single workers do.
     pub(crate) fn status(&mut self, lists: Lists) -> Status {
-        let mut look = Look::begin(&self.broker, lists);
+        let mut look = self.begin_look(lists);
         while !look.is_over() {
             self.look_on(&mut look);
         }
         self.end_look(look)
+    }
+
+    pub(crate) fn begin_look(&self, lists: Lists) -> Look {
+        let mut ahead: Vec<_> = self.broker.services().map(|(key, _)| key).collect();
+        ahead.reverse();
+        Look {
+            told: Vec::with_capacity(ahead.len()),
+            ahead,
+            published: self.accounts.published,
+            room: lists.room(),
+        }
     }
 
     /// Looks at the next services: so many that what is routed hardly waits for it.
@@ -151,7 +154,7 @@ impl Hub {
             addresses: self.site.addresses.clone(),
             services: services.map(|(_, status)| status).collect(),
             retired_services: counters(self.broker.retired(), 0, 0),
-            publishers: self.publishers_status(),
+            publishers: self.publishers_status(look.published),
             mesh: self.mesh_status(),
             subscribers: subscribers_status(
                 &self.peers,
@@ -251,7 +254,7 @@ impl Hub {
         }
     }
 
-    fn publishers_status(&self) -> api::Publishers {
+    fn publishers_status(&self, published: Published) -> api::Publishers {
         let subjects = &self.broker.routes.subjects;
         let named = subjects.named().map(|named| api::SubjectEvents {
             subject: named.subject.into(),
@@ -259,9 +262,9 @@ impl Hub {
         });
         api::Publishers {
             connected: count(&self.peers, |role| matches!(role, Role::Publisher)),
-            events: self.accounts.published.events,
-            bytes: self.accounts.published.bytes,
-            unmatched: self.accounts.published.unmatched,
+            events: published.events,
+            bytes: published.bytes,
+            unmatched: published.unmatched,
             held: self.saved.subscribers.status(),
             dialled: self.upstream.publishers().map(Dialled::status).collect(),
             dialled_are_required: self.config.require_publishers,

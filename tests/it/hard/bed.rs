@@ -1,6 +1,7 @@
-//! Workers, sealed events and chance.
+//! Workers, sealed events, chance, and the end of threads.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::support::peers::{connected, is_silent};
@@ -161,4 +162,13 @@ pub fn readable(workers: &[Worker], ms: i64) -> Vec<usize> {
     numbered
         .filter_map(|(at, item)| item.is_readable().then_some(at))
         .collect()
+}
+
+/// Ends the threads that look at it, also if a check fails.
+pub struct End<'a>(pub &'a AtomicBool);
+
+impl Drop for End<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }

@@ -1,11 +1,12 @@
 //! The books, looked into at any moment.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::json;
 use tempfile::TempDir;
 
-use super::bed::{Chance, Worker, readable};
+use super::bed::{Chance, End, Worker, readable};
 use crate::support::peers::{connected, is_silent, publish};
 use crate::support::{TestDaemon, assert_law};
 
@@ -82,7 +83,14 @@ fn the_law_holds_at_every_moment() {
             }
         });
         while Instant::now() < until {
-            assert_law(&daemon.status());
+            let status = daemon.status();
+            assert_law(&status);
+            for service in &status.services {
+                assert_eq!(
+                    service.counters.matched, status.publishers.events,
+                    "{status:#?}"
+                );
+            }
             looks += 1;
         }
     });
@@ -99,4 +107,34 @@ fn the_law_holds_at_every_moment() {
         }
     }
     assert!(looks > 20);
+}
+
+/// They are so many that they aren't looked at in one turn.
+#[test]
+fn what_was_published_has_matched_in_every_look() {
+    const SERVICES: usize = 60;
+    let daemon = TestDaemon::start();
+    for n in 0..SERVICES {
+        daemon.subscribe(&format!("sub-{n}"), &format!("Service{n}"), &["Order"]);
+    }
+    let ends = AtomicBool::new(false);
+    let publisher = daemon.publisher();
+    std::thread::scope(|scope| {
+        let ended = &ends;
+        scope.spawn(move || {
+            while !ended.load(Ordering::Relaxed) {
+                (0..20).for_each(|n| publish(&publisher, "Order", &n.to_string()));
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        });
+        let _end = End(&ends);
+        for _ in 0..30 {
+            let status = daemon.status();
+            assert_law(&status);
+            assert_eq!(status.services.len(), SERVICES);
+            let least = status.services.iter().map(|s| s.counters.matched).min();
+            assert!(least >= Some(status.publishers.events), "{least:?}");
+        }
+    });
+    assert!(daemon.status().publishers.events > 20);
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::bed::{Chance, Heard, Worker, sealed, unsealed};
+use super::bed::{Chance, End, Heard, Worker, sealed, unsealed};
 use crate::support::peers::{connected, is_silent, publish};
 use crate::support::{TestDaemon, assert_law, disk_of};
 
@@ -39,15 +39,6 @@ impl History {
             self.repeated += 1;
             assert!(attempt > 1, "event {n} came again as if for the first time");
         }
-    }
-}
-
-/// Ends the threads of a cycle, also if a check fails.
-struct End<'a>(&'a AtomicBool);
-
-impl Drop for End<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
     }
 }
 

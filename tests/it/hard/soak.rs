@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use event_manager_wire::api::QueueState;
 use serde_json::{Value, json};
 
-use super::bed::{Chance, Worker};
+use super::bed::{Chance, End, Worker};
 use super::disk::SmallDisk;
 use crate::support::peers::{connect, connected, publish, socket};
 use crate::support::process::settings;
@@ -369,13 +369,4 @@ fn a_soak_with_a_fault_every_ten_seconds() {
     println!("{resident} bytes resident in the end");
     // With it end both laws are asserted.
     drop(victim.daemon.take());
-}
-
-/// Ends the threads, also if a check fails.
-struct End<'a>(&'a AtomicBool);
-
-impl Drop for End<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
 }
