@@ -93,6 +93,11 @@ class Course {
     this.#note(figure, () => since(this.#mark));
   }
 
+  /** Begins anew. */
+  forget() {
+    this.rate = this.#last = this.#mark = null;
+  }
+
   /** Of a level. */
   hold(value) {
     this.rate = value;
@@ -307,7 +312,9 @@ class Row {
   show(now, stats) {
     this.now = now;
     const { counters, queue, workers, durable } = now;
-    this.in.count(counters.matched, stats);
+    // What a queue kept from earlier runs has matched when that is known, not now.
+    if (durable?.state === "opening") this.in.forget();
+    else this.in.count(counters.matched, stats);
     this.out.count(counters.delivered, stats);
     this.activity = this.activity * .95 + (this.in.rate ?? 0) + (this.out.rate ?? 0);
     const cell = (name, main, note, noteClass = "", mainClass = "") => {
