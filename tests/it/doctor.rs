@@ -252,9 +252,12 @@ fn a_worker_that_does_not_read() {
     daemon.wait_for_ready("Billing", 1);
     let publisher = daemon.publisher();
     let data = "x".repeat(64 << 10);
+    // More than the system would take for it, which has it stalled for good.
+    const WAIT_BYTES: u64 = 12 << 20;
     let status = daemon.wait_for("a stalled worker", |status| {
         publish(&publisher, "Order", &data);
-        status.services[0].workers.stalled == 1
+        let service = &status.services[0];
+        service.workers.stalled == 1 && service.queue.bytes > WAIT_BYTES
     });
     let slow = &status.peers.slow[0];
     assert_eq!(
