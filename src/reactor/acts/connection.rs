@@ -12,7 +12,7 @@ use tokio::sync::Notify;
 use super::admission::Met;
 use super::meeting::{Way, meet};
 use crate::reactor::hub::{Hub, SharedHub};
-use crate::reactor::io::inbox::{Filled, Inbox, ReadChunk};
+use crate::reactor::io::inbox::{CHUNK_BYTES, Filled, Inbox, ReadChunk};
 use crate::reactor::io::listener::Door;
 use crate::reactor::io::peer_error::PeerError;
 use crate::reactor::io::stream::Stream;
@@ -269,8 +269,8 @@ impl<'a> Connection<'a> {
         };
         let peer = &state.peers[id];
         let of_client = state.clients.read_bytes_max(peer.client, EVENT_BYTES);
-        let of_role = turn_bytes_max(&peer.role);
-        inbox.read_at_most(of_client.map_or(of_role, |max| max.min(of_role)));
+        // How many want its events isn't known yet.
+        inbox.read_at_most(of_client.map_or(FIRST_BYTES, |max| max.min(FIRST_BYTES)));
         Ok(Self {
             hub,
             id,
@@ -387,6 +387,26 @@ fn turn_bytes_max(role: &Role) -> usize {
     }
 }
 
+/// What a connection's events may cost in one turn, by `Accounts::dealt`: a few milliseconds, and some more if
+/// the queues of services are full.
+const DEALT_PER_TURN: u64 = 128 << 10;
+/// What is read of a connection first.
+const FIRST_BYTES: usize = 4 << 10;
+/// Less is never read at once, however many get it.
+const SHARED_BYTES_MIN: usize = 512;
+
+/// How much of a connection may be read at once, in bytes, if as much goes to as many as what was read last.
+/// Small events that dozens of services want would keep all others waiting, a MiB of them for seconds.
+fn shared_bytes_max(read_bytes: usize, dealt: u64) -> usize {
+    const WHOLE_TURN_BYTES: u64 = (READS_PER_TURN * CHUNK_BYTES) as u64;
+    let affordable = DEALT_PER_TURN.saturating_mul(read_bytes as u64);
+    if dealt.saturating_mul(WHOLE_TURN_BYTES) <= affordable {
+        return usize::MAX;
+    }
+    let bytes = usize::try_from(affordable / dealt).unwrap_or(usize::MAX);
+    bytes.max(SHARED_BYTES_MIN)
+}
+
 /// What an event is taken to have, before any came.
 const EVENT_BYTES: u64 = 16;
 
@@ -456,6 +476,7 @@ fn take_kept(hub: &SharedHub, id: PeerId, inbox: &mut Inbox) -> bool {
 fn take(hub: &SharedHub, id: PeerId, inbox: &mut Inbox, filled: Filled) -> bool {
     let mut state = hub.borrow_mut();
     let (now, before) = (state.time.now, state.accounts.published);
+    let (read_bytes, dealt_before) = (filled.data.len(), state.accounts.dealt);
     inbox.scanner.set_limits(&state.config.limits);
     let Some(peer) = state.peers.get_mut(id) else {
         return false;
@@ -475,7 +496,9 @@ fn take(hub: &SharedHub, id: PeerId, inbox: &mut Inbox, filled: Filled) -> bool 
         Role::Requester { .. } => state.take_messages(id, inbox, filled, Hub::take_request),
     };
     state.spend(client, &before);
-    if inbox.reads_little() || state.clients.has_rate(client) {
+    let of_shared = shared_bytes_max(read_bytes, state.accounts.dealt - dealt_before);
+    let turn_bytes_max = turn_bytes_max.min(of_shared);
+    if inbox.reads_little() || of_shared < usize::MAX || state.clients.has_rate(client) {
         let (published, clients) = (&state.accounts.published, &state.clients);
         let events = published.events - before.events;
         let bytes = (published.bytes - before.bytes).checked_div(events);
@@ -503,6 +526,19 @@ mod tests {
 
     fn bytes_of<A, B, C, D, E, F>(_: impl Fn(A, B, C, D, E) -> F) -> usize {
         size_of::<F>()
+    }
+
+    #[test]
+    fn what_many_get_is_read_in_pieces() {
+        let all = READS_PER_TURN * CHUNK_BYTES;
+        let per_byte = |dealt: u64| shared_bytes_max(all, dealt);
+        assert_eq!(shared_bytes_max(10, 0), usize::MAX);
+        assert_eq!(per_byte(DEALT_PER_TURN), usize::MAX);
+        assert!(per_byte(DEALT_PER_TURN + 1) < all);
+        assert_eq!(per_byte(DEALT_PER_TURN * 16), all / 16);
+        // The same by a read of another size.
+        assert_eq!(shared_bytes_max(all / 8, DEALT_PER_TURN * 2), all / 16);
+        assert_eq!(per_byte(u64::MAX), SHARED_BYTES_MIN);
     }
 
     #[test]

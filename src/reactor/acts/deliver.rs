@@ -23,6 +23,8 @@ impl Hub {
     pub(crate) fn deliver(&mut self, route: &Route, run: &Run<'_>) -> bool {
         let given = run.bytes.len() * (route.subscribers.len() + route.services.len());
         self.peers.given(given);
+        let to_services = 4 * run.events() * route.services.len() as u64;
+        self.accounts.dealt += to_services + route.subscribers.len() as u64;
         let mut is_matched = !route.services.is_empty();
         for &id in &route.subscribers {
             is_matched |= self.deliver_to_subscriber(id, run);

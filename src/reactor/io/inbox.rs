@@ -11,7 +11,7 @@ use event_manager_zmtp::curve::Opener;
 use event_manager_zmtp::{Scanner, Version};
 
 /// The memory that all connections read into.
-const CHUNK_BYTES: usize = 256 << 10;
+pub(crate) const CHUNK_BYTES: usize = 256 << 10;
 /// A read has room for at least this much.
 const READ_BYTES_MIN: usize = 64 << 10;
 /// A read into a message's own memory has room for this much, though less may be missing of it.

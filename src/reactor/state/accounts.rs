@@ -10,6 +10,8 @@ pub(crate) struct Accounts {
     /// Of the subscribers' side.
     pub(crate) subscribers: Account,
     pub(crate) published: Published,
+    /// What giving events away has cost, about: an event for a service as much as four runs for subscribers.
+    pub(crate) dealt: u64,
     /// Events that were written to hubs of a mesh, which are subscribers.
     pub(crate) written_to_hubs: u64,
     pub(crate) publish_times: PublishTimes,

@@ -109,7 +109,8 @@ fn the_law_holds_at_every_moment() {
     assert!(looks > 20);
 }
 
-/// They are so many that they aren't looked at in one turn.
+/// They are so many that they aren't looked at in one turn. And each of a flood of small events goes to all of
+/// them: what is read of it in one turn must be little, or nobody else is answered.
 #[test]
 fn what_was_published_has_matched_in_every_look() {
     const SERVICES: usize = 60;
@@ -123,12 +124,11 @@ fn what_was_published_has_matched_in_every_look() {
         let ended = &ends;
         scope.spawn(move || {
             while !ended.load(Ordering::Relaxed) {
-                (0..20).for_each(|n| publish(&publisher, "Order", &n.to_string()));
-                std::thread::sleep(Duration::from_millis(1));
+                publish(&publisher, "Order", "x");
             }
         });
         let _end = End(&ends);
-        for _ in 0..30 {
+        for _ in 0..10 {
             let status = daemon.status();
             assert_law(&status);
             assert_eq!(status.services.len(), SERVICES);
@@ -136,5 +136,5 @@ fn what_was_published_has_matched_in_every_look() {
             assert!(least >= Some(status.publishers.events), "{least:?}");
         }
     });
-    assert!(daemon.status().publishers.events > 20);
+    assert!(daemon.status().publishers.events > 1000);
 }
