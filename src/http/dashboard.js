@@ -312,7 +312,7 @@ class Row {
   show(now, stats) {
     this.now = now;
     const { counters, queue, workers, durable } = now;
-    // What a queue kept from earlier runs has matched when that is known, not now.
+    // Opening it, what it kept from earlier runs counts as matched at once: that is no rate.
     if (durable?.state === "opening") this.in.forget();
     else this.in.count(counters.matched, stats);
     this.out.count(counters.delivered, stats);

@@ -267,10 +267,8 @@ impl<'a> Connection<'a> {
         let Some(id) = state.admit(purpose, met) else {
             return Err("its service is gone".to_owned());
         };
-        let peer = &state.peers[id];
-        let of_client = state.clients.read_bytes_max(peer.client, EVENT_BYTES);
         // How many want its events isn't known yet.
-        inbox.read_at_most(of_client.map_or(FIRST_BYTES, |max| max.min(FIRST_BYTES)));
+        inbox.read_at_most(FIRST_BYTES);
         Ok(Self {
             hub,
             id,
@@ -387,11 +385,12 @@ fn turn_bytes_max(role: &Role) -> usize {
     }
 }
 
+/// What is read of a connection first: no more than what any role or client may have in a turn.
+const FIRST_BYTES: usize = 4 << 10;
+
 /// What a connection's events may cost in one turn, by `Accounts::dealt`: a few milliseconds, and some more if
 /// the queues of services are full.
 const DEALT_PER_TURN: u64 = 128 << 10;
-/// What is read of a connection first.
-const FIRST_BYTES: usize = 4 << 10;
 /// Less is never read at once, however many get it.
 const SHARED_BYTES_MIN: usize = 512;
 

@@ -13,8 +13,8 @@ pub(crate) fn begin(hub: &SharedHub, lists: Lists, reply: oneshot::Sender<Status
     tokio::task::spawn_local(look(Rc::clone(hub), lists, reply));
 }
 
-/// Until all is told, or nobody waits for it any more. What one turn is enough for is of one moment: its
-/// parts agree.
+/// Goes on until all is told, or nobody waits for it any more. A look that takes one turn shows one moment, so
+/// all its parts agree.
 async fn look(hub: SharedHub, lists: Lists, reply: oneshot::Sender<Status>) {
     let mut look = hub.borrow().begin_look(lists);
     loop {

@@ -10,7 +10,8 @@ pub(crate) struct Accounts {
     /// Of the subscribers' side.
     pub(crate) subscribers: Account,
     pub(crate) published: Published,
-    /// What giving events away has cost, about: an event for a service as much as four runs for subscribers.
+    /// About what giving events to receivers has cost: one for each run that a subscriber got, four for each
+    /// event that a service got.
     pub(crate) dealt: u64,
     /// Events that were written to hubs of a mesh, which are subscribers.
     pub(crate) written_to_hubs: u64,

@@ -173,7 +173,7 @@ class RequestTimes(TypedDict):
 
 
 class Publishers(TypedDict):
-    """Those who send events, and what they sent: counted before services are looked at, so each has seen it."""
+    """Those who send events, and what they sent. The counters of services are at least as new."""
 
     connected: int
     events: int

@@ -143,7 +143,7 @@ pub struct ClientStatus {
     pub stored_bytes: u64,
 }
 
-/// Those who send events, and what they sent: counted before services are looked at, so each has seen it.
+/// Those who send events, and what they sent. The counters of services are at least as new.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct Publishers {

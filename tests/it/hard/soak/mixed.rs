@@ -8,8 +8,7 @@ use event_manager_zmtp::LocalSocket;
 use serde_json::{Value, json};
 
 use super::{MIB, Soak, resident_bytes, seconds};
-use crate::hard::bed::Chance;
-use crate::hard::bed::End;
+use crate::hard::bed::{Chance, End};
 use crate::support::TestDaemon;
 use crate::support::keys::{Keys, Listening, Peer, SERVER, pair, server_key};
 use crate::support::peers::{connect, publish, socket};
